@@ -1,0 +1,3 @@
+//! Headers, frames, directories and metadata events as bytes; pure.
+
+pub mod event;

@@ -1,0 +1,20 @@
+//! mlrs-db: an embedded storage engine for high-throughput metric logging.
+#![warn(missing_docs)]
+
+pub mod catalog;
+#[cfg(feature = "cli")]
+pub mod cli;
+pub mod codec;
+pub mod error;
+pub mod format;
+pub mod id;
+pub mod index;
+pub mod limits;
+pub mod log;
+pub mod mlruns;
+pub mod model;
+pub mod query;
+pub mod store;
+pub mod vfs;
+
+pub use error::{Error, Result};
