@@ -191,3 +191,27 @@ impl Error {
         Self::NotFound { what, name: name.into() }
     }
 }
+
+/// What a pure decoder found wrong in a slice of bytes. Whoever knows the file turns it into [`Error::Corrupt`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed {
+    /// Where in the slice.
+    pub offset: usize,
+    /// What should stand there, in words.
+    pub expected: &'static str,
+    /// The offending number (a length, a count, a tag), or 0.
+    pub found: u64,
+}
+
+impl Malformed {
+    /// Damage at `offset` of the slice.
+    pub const fn new(offset: usize, expected: &'static str, found: u64) -> Self {
+        Self { offset, expected, found }
+    }
+
+    /// The same damage, told of a file in which the slice starts at `base`.
+    pub fn at(self, path: impl AsRef<Path>, base: u64) -> Error {
+        let offset = base.saturating_add(self.offset as u64);
+        Error::corrupt(path, offset, self.expected, self.found.to_string())
+    }
+}
