@@ -1,1 +1,2 @@
-//! store
+//! The public API.
+pub mod report;

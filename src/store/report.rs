@@ -1,0 +1,140 @@
+//! What `stats`, `verify`, `compact` and `gc` answer: plain data, serialisable.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+/// What a store holds and what it costs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Stats {
+    /// Experiments that are not purged, deleted ones included.
+    pub experiments: u64,
+    /// Runs that are not purged, deleted ones included.
+    pub runs: u64,
+    /// Series (run and key).
+    pub series: u64,
+    /// Points.
+    pub points: u64,
+    /// Metadata events in the log.
+    pub events: u64,
+    /// Segment files.
+    pub segments: u64,
+    /// Of these, sealed ones.
+    pub segments_sealed: u64,
+    /// Bytes of all segments.
+    pub log_bytes: u64,
+    /// Bytes of live files.
+    pub live_bytes: u64,
+    /// Bytes of the index.
+    pub index_bytes: u64,
+    /// Bytes of artifacts inside the store.
+    pub artifact_bytes: u64,
+    /// Bytes of metric frames per point (0 without points).
+    pub bytes_per_point: f64,
+    /// Imported trees.
+    pub trees: u64,
+    /// Files kept verbatim because they do not re-render.
+    pub verbatim_files: u64,
+    /// Bytes of these.
+    pub verbatim_bytes: u64,
+    /// Writers whose files are in the log.
+    pub writers: u64,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Bytes are not what was written: data is lost or unreadable.
+    Damage,
+    /// An interrupted write: nothing acknowledged is lost.
+    TornTail,
+    /// Two entities claim one name or id, or a param was written twice: both are kept.
+    Conflict,
+    /// Worth knowing.
+    Note,
+}
+
+/// One thing `verify` found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The file, relative to the store.
+    pub path: PathBuf,
+    /// Where in the file.
+    pub offset: Option<u64>,
+    /// What it is, in words.
+    pub text: String,
+}
+
+/// What `verify` read and found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct VerifyReport {
+    /// Files read.
+    pub files: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Frames checked.
+    pub frames: u64,
+    /// Columns decoded.
+    pub columns: u64,
+    /// Points counted.
+    pub points: u64,
+    /// Events applied.
+    pub events: u64,
+    /// Blobs checked.
+    pub blobs: u64,
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+}
+
+impl VerifyReport {
+    /// Whether nothing is damaged (torn tails and conflicts are no damage).
+    pub fn is_sound(&self) -> bool {
+        !self.findings.iter().any(|f| f.severity == Severity::Damage)
+    }
+}
+
+/// What `compact` did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct CompactReport {
+    /// Segments read.
+    pub segments_before: u64,
+    /// Segments that hold the same now.
+    pub segments_after: u64,
+    /// Bytes before.
+    pub bytes_before: u64,
+    /// Bytes after.
+    pub bytes_after: u64,
+    /// Points carried over.
+    pub points: u64,
+    /// Replaced files that stay until their grace time has passed.
+    pub files_waiting: u64,
+}
+
+/// What `gc` removed, or would remove.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct GcReport {
+    /// Deleted runs purged: their ids.
+    pub runs: Vec<String>,
+    /// Deleted experiments purged: their ids.
+    pub experiments: Vec<String>,
+    /// Files removed, relative to the store.
+    pub files: Vec<PathBuf>,
+    /// Bytes freed.
+    pub bytes: u64,
+    /// Whether nothing was touched.
+    pub dry_run: bool,
+}
+
+/// Where long work is: for progress bars.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Progress {
+    /// Bytes done.
+    pub bytes_done: u64,
+    /// Bytes in all, if known (0 if not).
+    pub bytes_total: u64,
+    /// Points done.
+    pub points: u64,
+}
