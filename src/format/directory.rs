@@ -4,7 +4,8 @@
 //! where. The checked part of the payload (the head) is a table sorted by uid; each entity's block has its own crc, so
 //! that one run is found and read without summing the others. Directories of a segment are linked backwards.
 //!
-//! Head: previous directory u64 (0 none), covers-from u64, varint frame count, for each batch frame {varint offset
+//! Head: previous directory u64 (0 none), covers-from u64, live-to u64 (see `batch_frame`; the greatest of this segment
+//! so far), varint frame count, for each batch frame {varint offset
 //! delta, varint bytes of its checked part}, varint entity count, for each {uid 16, kind u16, block offset u32 (in the
 //! payload), block length u32, block crc u32}.
 //!
@@ -83,6 +84,8 @@ pub struct Directory {
     pub previous: u64,
     /// First byte that it covers.
     pub covers_from: u64,
+    /// Live sequences below it are in frames of this segment or before it.
+    pub live_to: u64,
     /// Batch frames it points to.
     pub frames: Vec<FrameEntry>,
     /// What it knows of each entity.
@@ -102,6 +105,7 @@ impl Directory {
         }
         out.extend_from_slice(&self.previous.to_le_bytes());
         out.extend_from_slice(&self.covers_from.to_le_bytes());
+        out.extend_from_slice(&self.live_to.to_le_bytes());
         put_varint(out, self.frames.len() as u64);
         let mut last = self.covers_from;
         for frame in &self.frames {
@@ -189,6 +193,8 @@ pub struct DirectoryHead {
     pub previous: u64,
     /// First byte that it covers.
     pub covers_from: u64,
+    /// Live sequences below it are in frames of this segment or before it.
+    pub live_to: u64,
     /// Batch frames, in order.
     pub frames: Vec<FrameEntry>,
     /// Entities, sorted by uid.
@@ -201,6 +207,7 @@ impl DirectoryHead {
         let mut cursor = Cursor::new(bytes);
         let previous = cursor.u64()?;
         let covers_from = cursor.u64()?;
+        let live_to = cursor.u64()?;
         if previous >= own_offset || covers_from > own_offset {
             return Err(Malformed::new(0, "a directory that looks backwards", previous));
         }
@@ -234,7 +241,7 @@ impl DirectoryHead {
             }
             rows.push(row);
         }
-        Ok(Self { previous, covers_from, frames, rows })
+        Ok(Self { previous, covers_from, live_to, frames, rows })
     }
 
     /// The row of an entity. O(log n).

@@ -44,6 +44,8 @@ pub enum FrameKind {
     Blob,
     /// Which segments this one replaces (`segment`).
     Replaces,
+    /// Bytes of no meaning, left by a write that failed half-way.
+    Filler,
     /// A kind of a newer program.
     Unknown(u8),
 }
@@ -59,6 +61,7 @@ impl FrameKind {
             Self::Footer => 5,
             Self::Blob => 6,
             Self::Replaces => 7,
+            Self::Filler => 8,
             Self::Unknown(number) => number,
         }
     }
@@ -73,6 +76,7 @@ impl FrameKind {
             5 => Self::Footer,
             6 => Self::Blob,
             7 => Self::Replaces,
+            8 => Self::Filler,
             other => Self::Unknown(other),
         }
     }

@@ -57,6 +57,24 @@ const HOST_BYTES_MAX: usize = 63;
 const CRC_AT: usize = 252;
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
+/// Bytes in front of a batch's own payload: which live records are in frames up to and including this one. Lane u32
+/// (0: there is one so far), then u64: records of the segment's writer with a lower sequence are covered.
+pub const BATCH_PREFIX_BYTES: usize = 12;
+
+/// The prefix of a batch payload.
+pub fn encode_batch_prefix(lane: u32, live_to: u64) -> [u8; BATCH_PREFIX_BYTES] {
+    let mut out = [0; BATCH_PREFIX_BYTES];
+    out[..4].copy_from_slice(&lane.to_le_bytes());
+    out[4..].copy_from_slice(&live_to.to_le_bytes());
+    out
+}
+
+/// Reads the prefix of a batch payload: (lane, covered up to).
+pub fn decode_batch_prefix(bytes: &[u8]) -> Result<(u32, u64), Malformed> {
+    let mut cursor = Cursor::new(bytes);
+    Ok((cursor.u32()?, cursor.u64()?))
+}
+
 /// The unchanging part of a live file's header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LiveHeader {

@@ -1,0 +1,447 @@
+//! One's own live file: where a logged point is first.
+//!
+//! Contract: a call that returned has published its point; it survives the death of the process. The table in
+//! `format::live` says who writes which word in which order. The per-point path takes one lock and no system call, except
+//! where the comment "system call" says so: growing the file, and waiting for space.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::format::declare::{Declaration, put_declaration};
+use crate::format::frame::seeded_crc;
+use crate::format::live::{
+    BLOCK_DECLARATIONS, BLOCK_POINTS, BLOCK_RECORDS, LIVE_HEADER_BYTES, LiveHeader, RELEASED_AT, SYNCED_AT,
+    declaration_seed, decode_record, encode_block_header, encode_record, live_seed,
+};
+use crate::id::WriterId;
+use crate::limits::{LIVE_BLOCK_BYTES, LIVE_RECORD_BYTES};
+use crate::log::live_path;
+use crate::model::Point;
+use crate::vfs::{HeldLock, OpenMode, SharedWords, Vfs, VfsFile};
+
+/// Blocks by which the file grows: 1 MiB.
+const GROWTH_BLOCKS: usize = 16;
+const BLOCK_WORDS: usize = LIVE_BLOCK_BYTES / 8;
+const RECORD_WORDS: usize = LIVE_RECORD_BYTES / 8;
+
+/// 1 MiB of blocks: mapped, or a private copy whose records also go out by `pwrite`.
+#[derive(Debug, Clone)]
+enum Memory {
+    Mapped(Arc<dyn SharedWords>),
+    Plain(Arc<[AtomicU64]>),
+}
+
+impl Memory {
+    fn words(&self) -> &[AtomicU64] {
+        match self {
+            Self::Mapped(map) => map.words(),
+            Self::Plain(words) => words,
+        }
+    }
+}
+
+/// One block of the file.
+#[derive(Debug, Clone)]
+struct Block {
+    memory: Memory,
+    /// First word within the memory.
+    first_word: usize,
+    /// First byte in the file.
+    offset: u64,
+}
+
+impl Block {
+    /// Stores words `1..` relaxed, then word 0 with release: what has word 0 has all.
+    fn publish(&self, at: usize, words: &[u64]) -> Option<()> {
+        let from = self.first_word + at;
+        let slots = self.memory.words().get(from..from + words.len())?;
+        for (slot, word) in slots.iter().zip(words).skip(1) {
+            slot.store(*word, Ordering::Relaxed);
+        }
+        slots.first()?.store(*words.first()?, Ordering::Release);
+        Some(())
+    }
+
+    fn record(&self, slot: usize) -> Option<[u64; 4]> {
+        let from = self.first_word + slot * RECORD_WORDS;
+        let slots = self.memory.words().get(from..from + RECORD_WORDS)?;
+        let mut words = [0; RECORD_WORDS];
+        words.iter_mut().zip(slots).for_each(|(word, slot)| *word = slot.load(Ordering::Acquire));
+        Some(words)
+    }
+}
+
+#[derive(Debug)]
+struct LiveState {
+    blocks: Vec<Block>,
+    free: Vec<usize>,
+    /// Blocks of points in the order of their sequences: (block, sequence of its first record).
+    points: VecDeque<(usize, u64)>,
+    /// The block that takes the next record, and its next slot.
+    current: Option<(Block, usize)>,
+    /// Sequence of the next record.
+    sequence: u64,
+    /// Records below it are in frames.
+    released: u64,
+    /// Records below it were synced in this file at some time.
+    synced: u64,
+    /// Block and next word of the declarations, and how many such blocks there are.
+    declarations: Option<(Block, usize)>,
+    declaration_blocks: u64,
+    /// By series number: whether this file declares it.
+    declared: Vec<bool>,
+}
+
+/// The live file of this writer.
+pub(crate) struct LiveWriter {
+    path: PathBuf,
+    file: Arc<dyn VfsFile>,
+    writer: WriterId,
+    seed: u64,
+    mapped: bool,
+    bytes_max: u64,
+    stall_timeout: Duration,
+    state: Mutex<LiveState>,
+    /// Notified when blocks became free.
+    space: Condvar,
+    /// Tells the world that the writer lives; others try it before they recover.
+    _lock: Box<dyn HeldLock>,
+}
+
+impl fmt::Debug for LiveWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LiveWriter").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl LiveWriter {
+    /// Creates the file with its first MiB, durably, and takes its lock.
+    pub(crate) fn create(
+        vfs: &dyn Vfs,
+        live_dir: &Path,
+        header: &LiveHeader,
+        shared_mapping: bool,
+        bytes_max: u64,
+        stall_timeout: Duration,
+    ) -> Result<Self> {
+        let path = live_path(live_dir, header.writer);
+        let file = vfs.open(&path, OpenMode::CreateNew).map_err(|e| Error::io("create", &path, e))?;
+        let lock = file.try_lock().map_err(|e| Error::io("lock", &path, e))?.ok_or_else(|| Error::Busy {
+            what: path.display().to_string(),
+            holder: "another process".into(),
+        })?;
+        file.write_all_at(&header.encode(), 0).map_err(|e| Error::io("write", &path, e))?;
+        let mut live = Self {
+            path,
+            file,
+            writer: header.writer,
+            seed: live_seed(header.writer),
+            mapped: shared_mapping,
+            bytes_max,
+            stall_timeout,
+            state: Mutex::new(LiveState {
+                blocks: Vec::new(),
+                free: Vec::new(),
+                points: VecDeque::new(),
+                current: None,
+                sequence: 0,
+                released: 0,
+                synced: 0,
+                declarations: None,
+                declaration_blocks: 0,
+                declared: Vec::new(),
+            }),
+            space: Condvar::new(),
+            _lock: lock,
+        };
+        if live.mapped {
+            // Where a map is refused, plain writes keep the same promise.
+            let probe = live.file.map(0, LIVE_HEADER_BYTES);
+            live.mapped = probe.is_ok();
+        }
+        live.grow(&mut live.lock())?;
+        vfs.sync_dir(live_dir).map_err(|e| Error::io("sync", live_dir, e))?;
+        Ok(live)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LiveState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Appends zeroed blocks. System calls: write, sync, mmap. The zeros are written and synced, not only allocated, so
+    /// that a full disk is an error here and not a signal at a later store.
+    fn grow(&self, state: &mut LiveState) -> Result<()> {
+        let len = GROWTH_BLOCKS * LIVE_BLOCK_BYTES;
+        let offset = (LIVE_HEADER_BYTES + state.blocks.len() * LIVE_BLOCK_BYTES) as u64;
+        let write = self.file.write_all_at(&vec![0; len], offset).and_then(|()| self.file.sync_data());
+        write.map_err(|e| Error::io("grow", &self.path, e))?;
+        let memory = if self.mapped {
+            Memory::Mapped(self.file.map(offset, len).map_err(|e| Error::io("map", &self.path, e))?)
+        } else {
+            Memory::Plain((0..len / 8).map(|_| AtomicU64::new(0)).collect())
+        };
+        for index in 0..GROWTH_BLOCKS {
+            state.free.push(state.blocks.len());
+            state.blocks.push(Block {
+                memory: memory.clone(),
+                first_word: index * BLOCK_WORDS,
+                offset: offset + (index * LIVE_BLOCK_BYTES) as u64,
+            });
+        }
+        // The first block is taken first.
+        state.free.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(())
+    }
+
+    fn may_grow(&self, state: &LiveState) -> bool {
+        ((state.blocks.len() + GROWTH_BLOCKS) * LIVE_BLOCK_BYTES) as u64 <= self.bytes_max
+    }
+
+    /// A free block; grows the file, then waits for the hand-over, then gives up.
+    fn take_block<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, LiveState>,
+        wake: &dyn Fn(),
+    ) -> Result<(MutexGuard<'a, LiveState>, usize)> {
+        let deadline = Instant::now() + self.stall_timeout;
+        loop {
+            if let Some(block) = state.free.pop() {
+                return Ok((state, block));
+            }
+            if self.may_grow(&state) {
+                self.grow(&mut state)?;
+                continue;
+            }
+            wake();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Error::Busy {
+                    what: format!("the live file {}", self.path.display()),
+                    holder: "points that the disk has not taken yet".into(),
+                });
+            }
+            // System call: the disk is behind by all of `bytes_max`.
+            state = self.space.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// In plain mode the words go out by `pwrite`; system call.
+    fn write_out(&self, block: &Block, at: usize, words: &[u64]) -> Result<()> {
+        if self.mapped {
+            return Ok(());
+        }
+        let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+        let offset = block.offset + (at * 8) as u64;
+        self.file.write_all_at(&bytes, offset).map_err(|e| Error::io("append to", &self.path, e))
+    }
+
+    /// Logs points, in order and without others between them. `wake` asks for a hand-over; returns how many points wait
+    /// for one.
+    pub(crate) fn log(&self, points: &[(&Arc<Declaration>, Point)], wake: &dyn Fn()) -> Result<u64> {
+        let mut state = self.lock();
+        for (declaration, point) in points {
+            let number = declaration.number;
+            if !state.declared.get(number as usize).copied().unwrap_or(false) {
+                state = self.declare(state, declaration, wake)?;
+            }
+            let room = state.current.as_ref().is_some_and(|(_, slot)| *slot <= BLOCK_RECORDS);
+            if !room {
+                state = self.next_block(state, wake)?;
+            }
+            let sequence = state.sequence;
+            let Some((block, slot)) = state.current.as_mut() else { continue };
+            let words = encode_record(self.seed, sequence, number, *point);
+            let at = *slot * RECORD_WORDS;
+            if self.mapped {
+                block.publish(at, &words);
+            } else {
+                block.publish(at, &words);
+                self.write_out(block, at, &words)?;
+            }
+            *slot += 1;
+            state.sequence += 1;
+        }
+        Ok(state.sequence - state.released)
+    }
+
+    fn next_block<'a>(
+        &'a self,
+        state: MutexGuard<'a, LiveState>,
+        wake: &dyn Fn(),
+    ) -> Result<MutexGuard<'a, LiveState>> {
+        let (mut state, index) = self.take_block(state, wake)?;
+        let Some(block) = state.blocks.get(index).cloned() else { return Ok(state) };
+        let words = encode_block_header(self.seed, BLOCK_POINTS, state.sequence);
+        block.publish(0, &words);
+        self.write_out(&block, 0, &words)?;
+        let first = state.sequence;
+        state.points.push_back((index, first));
+        state.current = Some((block, 1));
+        Ok(state)
+    }
+
+    fn declare<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, LiveState>,
+        declaration: &Declaration,
+        wake: &dyn Fn(),
+    ) -> Result<MutexGuard<'a, LiveState>> {
+        let mut bytes = Vec::new();
+        put_declaration(self.writer, declaration, None, &mut bytes);
+        let crc = seeded_crc(declaration_seed(self.writer), &bytes);
+        let mut words = vec![bytes.len() as u64 | u64::from(crc) << 32];
+        words.extend(bytes.chunks(8).map(|chunk| {
+            chunk.iter().rev().fold(0u64, |word, &byte| word << 8 | u64::from(byte))
+        }));
+        if words.len() > BLOCK_WORDS - RECORD_WORDS {
+            return Err(Error::invalid(format!("a metric key of {} bytes is too long", bytes.len())));
+        }
+        let room = state.declarations.as_ref().is_some_and(|(_, at)| at + words.len() <= BLOCK_WORDS);
+        if !room {
+            let index;
+            (state, index) = self.take_block(state, wake)?;
+            let Some(block) = state.blocks.get(index).cloned() else { return Ok(state) };
+            self.clear(&block)?;
+            let header = encode_block_header(self.seed, BLOCK_DECLARATIONS, state.declaration_blocks);
+            block.publish(0, &header);
+            self.write_out(&block, 0, &header)?;
+            state.declaration_blocks += 1;
+            state.declarations = Some((block, RECORD_WORDS));
+        }
+        if let Some((block, at)) = state.declarations.as_mut() {
+            block.publish(*at, &words);
+            self.write_out(block, *at, &words)?;
+            *at += words.len();
+        }
+        let number = declaration.number as usize;
+        if state.declared.len() <= number {
+            state.declared.resize(number + 1, false);
+        }
+        if let Some(known) = state.declared.get_mut(number) {
+            *known = true;
+        }
+        Ok(state)
+    }
+
+    /// Declarations end at length 0, so a block that held points is zeroed first.
+    fn clear(&self, block: &Block) -> Result<()> {
+        let words = block.memory.words().get(block.first_word..block.first_word + BLOCK_WORDS);
+        words.unwrap_or_default().iter().for_each(|word| word.store(0, Ordering::Release));
+        self.write_out(block, 0, &[0; BLOCK_WORDS])
+    }
+
+    /// Runs `f` while nobody can log.
+    pub(crate) fn exclusively<R>(&self, f: impl FnOnce() -> R) -> R {
+        // `f` must not log through this file: the lock is not re-entrant.
+        let guard = self.lock();
+        let result = f();
+        drop(guard);
+        result
+    }
+
+    /// The points that wait for a hand-over: calls `take` for each in order and returns the sequence after the last.
+    pub(crate) fn waiting(&self, take: &mut dyn FnMut(u32, Point)) -> u64 {
+        let (blocks, released, end) = self.window();
+        self.read_window(&blocks, released, end, take);
+        end
+    }
+
+    /// Like [`LiveWriter::waiting`], called inside [`LiveWriter::exclusively`]'s lock by its holder.
+    fn window(&self) -> (Vec<(Block, u64)>, u64, u64) {
+        let state = self.lock();
+        let blocks = state.points.iter().filter_map(|(index, first)| Some((state.blocks.get(*index)?.clone(), *first)));
+        (blocks.collect(), state.released, state.sequence)
+    }
+
+    fn read_window(&self, blocks: &[(Block, u64)], released: u64, end: u64, take: &mut dyn FnMut(u32, Point)) {
+        for (block, first) in blocks {
+            let from = released.max(*first);
+            let to = end.min(first + BLOCK_RECORDS as u64);
+            for sequence in from..to {
+                let slot = (sequence - first + 1) as usize;
+                let decoded = block.record(slot).and_then(|words| decode_record(self.seed, sequence, words));
+                if let Some((number, point)) = decoded {
+                    take(number, point);
+                }
+            }
+        }
+    }
+
+    /// Whether points below `sequence` have ever been synced in this file, so that their frames must be before reuse.
+    pub(crate) fn was_synced(&self) -> bool {
+        let state = self.lock();
+        state.synced > state.released
+    }
+
+    /// Records below `to` are in frames: their blocks are free.
+    pub(crate) fn release(&self, to: u64) -> Result<()> {
+        let mut state = self.lock();
+        state.released = to;
+        self.write_word(RELEASED_AT, to)?;
+        let sequence = state.sequence;
+        while let Some(&(index, first)) = state.points.front() {
+            let full = first + BLOCK_RECORDS as u64;
+            if full > to || full > sequence {
+                break;
+            }
+            state.points.pop_front();
+            state.free.push(index);
+        }
+        // A block that is full and released is not the current one any more.
+        if state.points.is_empty() {
+            state.current = None;
+        }
+        drop(state);
+        self.space.notify_all();
+        Ok(())
+    }
+
+    /// Makes all records durable. The segment was synced before.
+    pub(crate) fn sync(&self) -> Result<()> {
+        let end = self.lock().sequence;
+        self.file.sync_data().map_err(|e| Error::io("sync", &self.path, e))?;
+        let mut state = self.lock();
+        state.synced = state.synced.max(end);
+        self.write_word(SYNCED_AT, end)
+    }
+
+    /// Points that wait for a hand-over.
+    pub(crate) fn pending(&self) -> u64 {
+        let state = self.lock();
+        state.sequence - state.released
+    }
+
+    /// Whether a record was logged since the last sync.
+    pub(crate) fn is_dirty(&self) -> bool {
+        let state = self.lock();
+        state.sequence > state.synced.max(state.released)
+    }
+
+    /// Enlarges the file ahead of need, so that the logging thread does not have to.
+    pub(crate) fn provide(&self) -> Result<()> {
+        let mut state = self.lock();
+        if state.free.len() < 2 && self.may_grow(&state) {
+            self.grow(&mut state)?;
+        }
+        Ok(())
+    }
+
+    fn write_word(&self, at: usize, word: u64) -> Result<()> {
+        self.file.write_all_at(&word.to_le_bytes(), at as u64).map_err(|e| Error::io("write", &self.path, e))
+    }
+
+    /// Bytes of the file.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        (LIVE_HEADER_BYTES + self.lock().blocks.len() * LIVE_BLOCK_BYTES) as u64
+    }
+
+    /// Removes the file; everything in it is in durable frames.
+    pub(crate) fn remove(&self, vfs: &dyn Vfs) -> Result<()> {
+        vfs.remove_file(&self.path).map_err(|e| Error::io("remove", &self.path, e))
+    }
+}

@@ -1,0 +1,333 @@
+//! All segments of a store at one moment.
+//!
+//! Contract: a [`View`] is immutable; [`LogReader::refresh`] makes the next one and shares what did not change. A
+//! listing is no snapshot, so one in which a writer's number is neither present nor replaced is taken again; what is
+//! still missing after three times is reported, never hidden.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, RwLock};
+
+use crate::error::{Error, Result};
+use crate::format::blob::{BLOB_ENTITY, BlobFrame, decode_blob};
+use crate::format::declare::Declaration;
+use crate::format::directory::{EntityEntry, Extent, FrameEntry};
+use crate::format::event::{EntityKind, Event};
+use crate::format::event_record::decode_event;
+use crate::format::frame::FrameKind;
+use crate::id::{BlobId, SegmentId, Uid, WriterId};
+use crate::log::segment_reader::{Segment, SegmentState};
+use crate::log::{LOG_DIR, parse_segment_name};
+use crate::vfs::Vfs;
+
+/// How often a listing with holes is repeated.
+const LISTINGS_MAX: usize = 3;
+
+/// Something wrong with a file as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Problem {
+    pub path: PathBuf,
+    pub text: String,
+}
+
+/// Reads the log of one store.
+#[derive(Debug)]
+pub(crate) struct LogReader {
+    vfs: Arc<dyn Vfs>,
+    log_dir: PathBuf,
+    view: RwLock<Arc<View>>,
+    refreshing: Mutex<()>,
+}
+
+/// The segments at one moment, each with what was known of it then.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct View {
+    /// In the order of (writer, number), without those that others replace.
+    pub segments: Vec<(Arc<Segment>, Arc<SegmentState>)>,
+    /// All that were opened, replaced ones included.
+    all: BTreeMap<(WriterId, u64), Arc<Segment>>,
+    /// Files that could not be opened, and numbers that are missing.
+    pub problems: Vec<Problem>,
+}
+
+/// Some columns of one series and origin, in one segment.
+#[derive(Clone, Debug)]
+pub(crate) struct SeriesPart {
+    pub segment: Arc<Segment>,
+    pub declaration: Declaration,
+    /// First ordinal, count and summary (which may be empty) of all its columns.
+    pub extent: Extent,
+    /// Frames that hold its columns, with the extent of the column where the directory says it.
+    pub frames: Vec<(FrameEntry, Option<Extent>)>,
+}
+
+impl SeriesPart {
+    /// The ordinal after the last.
+    pub(crate) fn end(&self) -> u64 {
+        self.extent.first_ordinal + self.extent.points
+    }
+}
+
+impl LogReader {
+    /// A reader of the store at `root`; nothing is read yet.
+    pub(crate) fn new(vfs: Arc<dyn Vfs>, root: &Path) -> Self {
+        Self { vfs, log_dir: root.join(LOG_DIR), view: RwLock::default(), refreshing: Mutex::new(()) }
+    }
+
+    /// What was seen last.
+    pub(crate) fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// Lists and reads what is new.
+    pub(crate) fn refresh(&self) -> Result<Arc<View>> {
+        let _one_at_a_time = self.refreshing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let known = self.view();
+        let mut next = View::default();
+        for attempt in 1..=LISTINGS_MAX {
+            next = self.list(&known)?;
+            if next.problems.is_empty() || attempt == LISTINGS_MAX {
+                break;
+            }
+        }
+        let next = Arc::new(next);
+        *self.view.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::clone(&next);
+        Ok(next)
+    }
+
+    fn list(&self, known: &View) -> Result<View> {
+        let mut view = View::default();
+        let entries = match self.vfs.list(&self.log_dir) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(view),
+            Err(e) => return Err(Error::io("list", &self.log_dir, e)),
+        };
+        for entry in entries {
+            let Some(name) = parse_segment_name(&entry.name) else { continue };
+            let path = self.log_dir.join(&entry.name);
+            match self.segment(known.all.get(&name), &path) {
+                Ok(segment) => {
+                    view.all.insert(name, segment);
+                }
+                Err(error @ (Error::NewerFormat { .. } | Error::DiskFull { .. })) => return Err(error),
+                // Gone since the listing (sealed or removed): the next listing knows.
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                    view.problems.push(Problem { path, text: "vanished while listing".into() });
+                }
+                // A header that is not written yet: a segment of a writer that has just begun, or a partial copy.
+                Err(Error::TornTail { offset: 0, .. }) => {}
+                Err(error) => view.problems.push(Problem { path, text: error.to_string() }),
+            }
+        }
+        view.settle(&self.log_dir);
+        Ok(view)
+    }
+
+    fn segment(&self, known: Option<&Arc<Segment>>, path: &Path) -> Result<Arc<Segment>> {
+        if let Some(segment) = known {
+            // Only a log segment is ever replaced under its own name, by its sealed copy.
+            let sealed = segment.header.kind == crate::format::segment::SegmentKind::Sealed;
+            let same = sealed || {
+                let metadata = self.vfs.metadata(path).map_err(|e| Error::io("stat", path, e))?;
+                metadata.identity == segment.identity
+            };
+            if same {
+                segment.refresh()?;
+                return Ok(Arc::clone(segment));
+            }
+        }
+        Segment::open(self.vfs.as_ref(), path).map(Arc::new)
+    }
+}
+
+impl View {
+    /// Leaves out what others replace, and looks for missing numbers.
+    fn settle(&mut self, log_dir: &Path) {
+        let mut replaced: HashMap<SegmentId, u64> = HashMap::new();
+        let mut replaced_numbers: HashSet<(WriterId, u64)> = HashSet::new();
+        let states: Vec<_> = self.all.iter().map(|(name, s)| (*name, Arc::clone(s), s.state())).collect();
+        for (name, segment, state) in &states {
+            for one in state.replaced.iter().filter(|one| one.id != segment.header.id) {
+                let longest = replaced.entry(one.id).or_default();
+                *longest = (*longest).max(one.valid_len);
+                if (one.writer, one.number) != *name {
+                    replaced_numbers.insert((one.writer, one.number));
+                }
+            }
+        }
+        let mut next_number: HashMap<WriterId, u64> = HashMap::new();
+        for ((writer, number), segment, state) in states {
+            let expected = next_number.entry(writer).or_default();
+            for missing in *expected..number {
+                if !replaced_numbers.contains(&(writer, missing)) {
+                    self.problems.push(Problem {
+                        path: super::segment_path(log_dir, writer, missing),
+                        text: format!("is missing, but segment {number} of the same writer is there"),
+                    });
+                }
+            }
+            *expected = number + 1;
+            // A longer copy than the one that was read still counts: identities tell its points apart.
+            let covered = replaced.get(&segment.header.id).is_some_and(|&len| state.valid_len <= len);
+            if !covered {
+                self.segments.push((segment, state));
+            }
+        }
+    }
+
+    /// Segments that others replace.
+    pub(crate) fn replaced_segments(&self) -> Vec<Arc<Segment>> {
+        let used: HashSet<SegmentId> = self.segments.iter().map(|(s, _)| s.header.id).collect();
+        self.all.values().filter(|s| !used.contains(&s.header.id)).cloned().collect()
+    }
+
+    /// Every entity of which some segment knows something, with its kind.
+    pub(crate) fn entities(&self) -> HashMap<Uid, EntityKind> {
+        let mut all = HashMap::new();
+        for (_, state) in &self.segments {
+            let rows = state.directories.iter().flat_map(|d| d.head.rows.iter().map(|r| (r.uid, r.kind)));
+            let tail = state.tail.entities.iter().map(|(uid, (kind, _))| (*uid, *kind));
+            for (uid, kind) in rows.chain(tail) {
+                // "Run" is also what a directory says of an owner it knows only by its points.
+                let known = all.entry(uid).or_insert(kind);
+                if *known == EntityKind::RUN {
+                    *known = kind;
+                }
+            }
+        }
+        all
+    }
+
+    /// What each segment knows of an entity.
+    pub(crate) fn entries(&self, uid: Uid) -> Result<Vec<(Arc<Segment>, Vec<FrameEntry>, EntityEntry)>> {
+        let mut found = Vec::new();
+        for (segment, state) in &self.segments {
+            for directory in &state.directories {
+                if let Some(entry) = segment.entry(directory, uid)? {
+                    found.push((Arc::clone(segment), directory.head.frames.clone(), entry));
+                }
+            }
+            if let Some((_, entry)) = state.tail.entities.get(&uid) {
+                found.push((Arc::clone(segment), state.tail.frames.clone(), entry.clone()));
+            }
+        }
+        Ok(found)
+    }
+
+    /// All events that touch an entity, in no particular order.
+    pub(crate) fn events(&self, uid: Uid) -> Result<Vec<Event>> {
+        let mut events = Vec::new();
+        for (segment, _, entry) in self.entries(uid)? {
+            for offset in entry.events {
+                events.extend(read_event(&segment, offset)?);
+            }
+        }
+        Ok(events)
+    }
+
+    /// All events of all segments, each once, in file order.
+    pub(crate) fn for_each_event(&self, visit: &mut dyn FnMut(Event)) -> Result<()> {
+        for (segment, state) in &self.segments {
+            let mut offsets = Vec::new();
+            for directory in &state.directories {
+                for row in &directory.head.rows {
+                    if row.kind != BLOB_ENTITY {
+                        offsets.extend(segment.row_entry(directory, row)?.events);
+                    }
+                }
+            }
+            let tail = state.tail.entities.values().filter(|(kind, _)| *kind != BLOB_ENTITY);
+            offsets.extend(tail.flat_map(|(_, entry)| entry.events.iter().copied()));
+            offsets.sort_unstable();
+            offsets.dedup();
+            for offset in offsets {
+                read_event(segment, offset)?.into_iter().for_each(&mut *visit);
+            }
+        }
+        Ok(())
+    }
+
+    /// The series of an owner: every part in every segment.
+    pub(crate) fn series(&self, run: Uid) -> Result<Vec<SeriesPart>> {
+        let mut parts = Vec::new();
+        for (segment, frames, entry) in self.entries(run)? {
+            for series in entry.series {
+                let columns = series
+                    .postings
+                    .into_iter()
+                    .filter_map(|p| frames.get(p.frame as usize).map(|frame| (*frame, p.extent)))
+                    .collect();
+                parts.push(SeriesPart {
+                    segment: Arc::clone(&segment),
+                    declaration: series.declaration,
+                    extent: series.extent,
+                    frames: columns,
+                });
+            }
+        }
+        Ok(parts)
+    }
+
+    /// The writer's live records below this are in segments.
+    pub(crate) fn live_to(&self, writer: WriterId) -> u64 {
+        let own = self.all.values().filter(|s| s.header.writer == writer);
+        own.map(|s| s.state().live_to).max().unwrap_or(0)
+    }
+
+    /// Numbers of a writer's segments that are in use: the next free one.
+    pub(crate) fn next_number(&self, writer: WriterId) -> u64 {
+        self.all.keys().filter(|(w, _)| *w == writer).map(|(_, n)| n + 1).max().unwrap_or(0)
+    }
+
+    fn find_blob(&self, id: BlobId) -> Result<Option<(Arc<Segment>, u64)>> {
+        let uid = Uid::from_bytes(*id.as_bytes());
+        for (segment, state) in self.segments.iter().filter(|(s, _)| s.holds_blobs()) {
+            for directory in &state.directories {
+                if let Some(offset) = segment.entry(directory, uid)?.and_then(|e| e.events.last().copied()) {
+                    return Ok(Some((Arc::clone(segment), offset)));
+                }
+            }
+            let tail = state.tail.entities.get(&uid).and_then(|(_, e)| e.events.last().copied());
+            if let Some(offset) = tail {
+                return Ok(Some((Arc::clone(segment), offset)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a blob is stored.
+    pub(crate) fn has_blob(&self, id: BlobId) -> Result<bool> {
+        Ok(self.find_blob(id)?.is_some())
+    }
+
+    /// Streams a blob in chunks of at most 1 MiB; `false` if it is not stored.
+    pub(crate) fn read_blob(&self, id: BlobId, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<bool> {
+        let Some((segment, offset)) = self.find_blob(id)? else { return Ok(false) };
+        let frame = |offset: u64| {
+            let payload = segment.read_payload(offset, FrameKind::Blob)?;
+            decode_blob(&payload).map_err(|m| m.at(&segment.path, offset + 32))
+        };
+        match frame(offset)? {
+            BlobFrame::Whole { bytes, .. } => sink(&bytes)?,
+            BlobFrame::Manifest { chunks, .. } => {
+                for chunk in chunks {
+                    let BlobFrame::Chunk(bytes) = frame(chunk)? else {
+                        return Err(Error::corrupt(&segment.path, chunk, "a blob chunk", "another blob frame"));
+                    };
+                    sink(&bytes)?;
+                }
+            }
+            BlobFrame::Chunk(_) => {
+                return Err(Error::corrupt(&segment.path, offset, "a blob's last frame", "a chunk"));
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Reads one event; `None` if a newer program wrote it as ignorable.
+pub(crate) fn read_event(segment: &Segment, offset: u64) -> Result<Option<Event>> {
+    let payload = segment.read_payload(offset, FrameKind::Event)?;
+    decode_event(&payload).map_err(|m| m.at(&segment.path, offset + 32))
+}

@@ -1,0 +1,424 @@
+//! Appending to one's own segment.
+//!
+//! Contract: one frame group per call, one `pwrite` per group; state advances only when the write succeeded, so after a
+//! full disk the same group is written again at the same offset. A directory frame closes every 4 MiB, and a series is
+//! declared again after each, so that every such interval can be read by itself.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::codec::{Compression, Extra, Scratch};
+use crate::error::{Error, Result};
+use crate::format::batch::{self, AxisInput, ColumnInput, Summary};
+use crate::format::blob::BLOB_ENTITY;
+use crate::format::declare::{Declaration, encode_declarations};
+use crate::format::directory::{Directory, EntityEntry, Extent, FrameEntry, Posting, SeriesEntry};
+use crate::format::event::EntityKind;
+use crate::format::frame::{FRAME_HEADER_BYTES, FrameKind, finish_frame, frame_seed};
+use crate::format::live::{BATCH_PREFIX_BYTES, encode_batch_prefix};
+use crate::format::segment::{
+    FOOTER_FRAME_BYTES, Footer, Replaced, SEGMENT_HEADER_BYTES, SegmentHeader, encode_replaced,
+};
+use crate::id::{BlobId, Uid};
+use crate::limits::{DIRECTORY_INTERVAL_BYTES, SUMMARY_POINTS_MIN};
+use crate::log::segment_path;
+use crate::vfs::{OpenMode, Vfs, VfsFile};
+
+/// One column to append.
+#[derive(Clone, Debug)]
+pub(crate) struct BatchColumn<'a> {
+    pub declaration: &'a Arc<Declaration>,
+    pub first_ordinal: u64,
+    pub axis: usize,
+    pub values: &'a [f64],
+    pub extras: &'a [Extra],
+}
+
+/// A series as far as the next directory will cover it.
+#[derive(Debug)]
+struct PendingSeries {
+    declaration: Arc<Declaration>,
+    first_ordinal: u64,
+    points: u64,
+    summary: Summary,
+    postings: Vec<Posting>,
+}
+
+/// A segment that this process appends to.
+#[derive(Debug)]
+pub(crate) struct SegmentWriter {
+    vfs: Arc<dyn Vfs>,
+    path: PathBuf,
+    file: Arc<dyn VfsFile>,
+    header: SegmentHeader,
+    offset: u64,
+    hasher: blake3::Hasher,
+    compression: Compression,
+    declared: HashSet<u32>,
+    covers_from: u64,
+    frames: Vec<FrameEntry>,
+    series: HashMap<u32, PendingSeries>,
+    events: BTreeMap<Uid, (EntityKind, Vec<u64>)>,
+    footer: Footer,
+    live_to: u64,
+    last_crc: u32,
+    entry_synced: bool,
+    unsynced: bool,
+    buffer: Vec<u8>,
+    scratch: Scratch,
+}
+
+impl SegmentWriter {
+    /// Creates `path` (whose name must be free) and writes the header.
+    pub(crate) fn create_at(
+        vfs: Arc<dyn Vfs>,
+        path: PathBuf,
+        header: SegmentHeader,
+        compression: Compression,
+    ) -> Result<Self> {
+        let file = vfs.open(&path, OpenMode::CreateNew).map_err(|e| Error::io("create", &path, e))?;
+        let bytes = header.encode();
+        file.write_all_at(&bytes, 0).map_err(|e| Error::io("write", &path, e))?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&bytes);
+        let offset = SEGMENT_HEADER_BYTES as u64;
+        Ok(Self {
+            vfs,
+            path,
+            file,
+            header,
+            offset,
+            hasher,
+            compression,
+            declared: HashSet::new(),
+            covers_from: offset,
+            frames: Vec::new(),
+            series: HashMap::new(),
+            events: BTreeMap::new(),
+            footer: Footer::default(),
+            live_to: 0,
+            last_crc: 0,
+            entry_synced: false,
+            unsynced: true,
+            buffer: Vec::new(),
+            scratch: Scratch::default(),
+        })
+    }
+
+    /// Creates the segment under its final name in `log_dir`.
+    pub(crate) fn create(
+        vfs: Arc<dyn Vfs>,
+        log_dir: &Path,
+        header: SegmentHeader,
+        compression: Compression,
+    ) -> Result<Self> {
+        Self::create_at(vfs, segment_path(log_dir, header.writer, header.number), header, compression)
+    }
+
+    pub(crate) fn header(&self) -> &SegmentHeader {
+        &self.header
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Length so far.
+    pub(crate) fn len(&self) -> u64 {
+        self.offset
+    }
+
+    pub(crate) fn points(&self) -> u64 {
+        self.footer.points
+    }
+
+    pub(crate) fn frames(&self) -> u64 {
+        self.footer.frames
+    }
+
+    /// Payload crc of the last frame.
+    pub(crate) fn last_crc(&self) -> u32 {
+        self.last_crc
+    }
+
+    /// Ends the frame begun at `start` of the buffer; returns its offset in the segment.
+    fn seal_frame(&mut self, start: usize, kind: FrameKind, checked_len: usize) -> u64 {
+        let offset = self.offset + start as u64;
+        let seed = frame_seed(self.header.id, offset);
+        finish_frame(&mut self.buffer, start, kind, checked_len, seed, self.footer.last_event);
+        offset
+    }
+
+    fn begin_frame(&mut self) -> usize {
+        let start = self.buffer.len();
+        self.buffer.resize(start + FRAME_HEADER_BYTES, 0);
+        start
+    }
+
+    /// Writes the buffer behind the last frame; `frames` of them.
+    fn write_buffer(&mut self, frames: u64) -> Result<()> {
+        let written = self.file.write_all_at(&self.buffer, self.offset);
+        if let Err(source) = written {
+            self.buffer.clear();
+            return Err(Error::io("append to", &self.path, source));
+        }
+        self.hasher.update(&self.buffer);
+        self.offset += self.buffer.len() as u64;
+        self.footer.frames += frames;
+        self.unsynced = true;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    fn note_crc(&mut self, start: usize) {
+        let crc = self.buffer.get(start + 16..start + 20).and_then(|b| b.try_into().ok());
+        self.last_crc = crc.map_or(0, u32::from_le_bytes);
+    }
+
+    /// Appends columns (sorted by series number) as one batch, declaring what is not declared yet. `live_to`: the
+    /// writer's live records below it are covered with this batch.
+    pub(crate) fn append_batch(
+        &mut self,
+        axes: &[AxisInput<'_>],
+        columns: &[BatchColumn<'_>],
+        live_to: u64,
+    ) -> Result<()> {
+        let mut fresh: Vec<&Declaration> = Vec::new();
+        for column in columns {
+            let number = column.declaration.number;
+            if !self.declared.contains(&number) && fresh.last().is_none_or(|d| d.number != number) {
+                fresh.push(column.declaration);
+            }
+        }
+        let mut frames = 1;
+        if !fresh.is_empty() {
+            let start = self.begin_frame();
+            encode_declarations(self.header.writer, &fresh, &mut self.buffer);
+            let len = self.buffer.len() - start - FRAME_HEADER_BYTES;
+            self.seal_frame(start, FrameKind::Declare, len);
+            frames += 1;
+        }
+        let start = self.begin_frame();
+        self.buffer.extend_from_slice(&encode_batch_prefix(0, live_to));
+        let inputs: Vec<ColumnInput<'_>> = columns
+            .iter()
+            .map(|c| ColumnInput {
+                series: c.declaration.number,
+                seed: c.declaration.series.seed(),
+                first_ordinal: c.first_ordinal,
+                axis: c.axis,
+                values: c.values,
+                extras: c.extras,
+            })
+            .collect();
+        let head_len = batch::encode(axes, &inputs, self.compression, &mut self.scratch, &mut self.buffer);
+        let checked_len = BATCH_PREFIX_BYTES + head_len;
+        let offset = self.seal_frame(start, FrameKind::Batch, checked_len);
+        self.note_crc(start);
+        self.write_buffer(frames)?;
+
+        self.declared.extend(columns.iter().map(|c| c.declaration.number));
+        self.live_to = self.live_to.max(live_to);
+        let frame = self.frames.len() as u32;
+        self.frames.push(FrameEntry { offset, checked_len: checked_len as u32 });
+        for column in columns {
+            if let Some(axis) = axes.get(column.axis) {
+                self.footer.points += column.values.len() as u64;
+                let summary = Summary::of(axis.steps, axis.timestamps_ms, column.values);
+                self.note_column(column, summary, frame);
+            }
+        }
+        self.directory_if_due()
+    }
+
+    fn note_column(&mut self, column: &BatchColumn<'_>, summary: Summary, frame: u32) {
+        let points = column.values.len() as u64;
+        let extent = (column.values.len() >= SUMMARY_POINTS_MIN).then(|| Extent {
+            first_ordinal: column.first_ordinal,
+            points,
+            summary: encoded(&summary),
+        });
+        let posting = Posting { frame, extent };
+        match self.series.get_mut(&column.declaration.number) {
+            Some(pending) => {
+                pending.summary.merge(&summary);
+                pending.points += points;
+                // Several columns of one series in one frame are one posting: the reader takes all of them.
+                if pending.postings.last().is_some_and(|p| p.frame == frame) {
+                    if let Some(last) = pending.postings.last_mut() {
+                        last.extent = None;
+                    }
+                } else {
+                    pending.postings.push(posting);
+                }
+            }
+            None => {
+                self.series.insert(
+                    column.declaration.number,
+                    PendingSeries {
+                        declaration: Arc::clone(column.declaration),
+                        first_ordinal: column.first_ordinal,
+                        points,
+                        summary,
+                        postings: vec![posting],
+                    },
+                );
+            }
+        }
+    }
+
+    /// Appends an encoded event that touches `entities`.
+    pub(crate) fn append_event(&mut self, record: &[u8], entities: &[(EntityKind, Uid)]) -> Result<()> {
+        let start = self.begin_frame();
+        self.buffer.extend_from_slice(record);
+        let offset = self.seal_frame(start, FrameKind::Event, record.len());
+        self.note_crc(start);
+        self.write_buffer(1)?;
+        self.footer.last_event = offset;
+        self.footer.events += 1;
+        self.note_entities(entities, offset);
+        self.directory_if_due()
+    }
+
+    fn note_entities(&mut self, entities: &[(EntityKind, Uid)], offset: u64) {
+        for (kind, uid) in entities {
+            let (_, offsets) = self.events.entry(*uid).or_insert_with(|| (*kind, Vec::new()));
+            if offsets.last() != Some(&offset) {
+                offsets.push(offset);
+            }
+        }
+    }
+
+    /// Appends a blob frame; `completes` names the blob that it is the last frame of. Returns its offset.
+    pub(crate) fn append_blob(&mut self, payload: &[u8], completes: Option<BlobId>) -> Result<u64> {
+        let start = self.begin_frame();
+        self.buffer.extend_from_slice(payload);
+        let offset = self.seal_frame(start, FrameKind::Blob, payload.len());
+        self.note_crc(start);
+        self.write_buffer(1)?;
+        if let Some(id) = completes {
+            self.note_entities(&[(BLOB_ENTITY, Uid::from_bytes(*id.as_bytes()))], offset);
+        }
+        self.directory_if_due()?;
+        Ok(offset)
+    }
+
+    /// Appends the list of what this segment replaces; before anything else.
+    pub(crate) fn append_replaced(&mut self, list: &[Replaced]) -> Result<()> {
+        let start = self.begin_frame();
+        encode_replaced(list, &mut self.buffer);
+        let len = self.buffer.len() - start - FRAME_HEADER_BYTES;
+        self.seal_frame(start, FrameKind::Replaces, len);
+        self.note_crc(start);
+        self.write_buffer(1)
+    }
+
+    /// Says that live records below `live_to` are covered, without a batch (a sealed copy).
+    pub(crate) fn cover_live(&mut self, live_to: u64) {
+        self.live_to = self.live_to.max(live_to);
+    }
+
+    fn directory_if_due(&mut self) -> Result<()> {
+        if self.offset - self.covers_from >= DIRECTORY_INTERVAL_BYTES {
+            self.append_directory()?;
+        }
+        Ok(())
+    }
+
+    fn append_directory(&mut self) -> Result<()> {
+        let mut directory = Directory {
+            previous: self.footer.last_directory,
+            covers_from: self.covers_from,
+            live_to: self.live_to,
+            frames: self.frames.clone(),
+            entities: BTreeMap::new(),
+        };
+        for (uid, (kind, offsets)) in &self.events {
+            let entry = EntityEntry { events: offsets.clone(), series: Vec::new() };
+            directory.entities.insert(*uid, (*kind, entry));
+        }
+        for pending in self.series.values() {
+            let run = pending.declaration.series.run;
+            let (_, entry) = directory.entities.entry(run).or_insert((EntityKind::RUN, EntityEntry::default()));
+            entry.series.push(SeriesEntry {
+                declaration: Declaration::clone(&pending.declaration),
+                extent: Extent {
+                    first_ordinal: pending.first_ordinal,
+                    points: pending.points,
+                    summary: encoded(&pending.summary),
+                },
+                postings: pending.postings.clone(),
+            });
+        }
+        for (_, entry) in directory.entities.values_mut() {
+            entry.series.sort_by(|a, b| {
+                let key = |s: &SeriesEntry| (s.declaration.series.clone(), s.declaration.origin);
+                key(a).cmp(&key(b))
+            });
+        }
+        let start = self.begin_frame();
+        let seed = frame_seed(self.header.id, self.offset + start as u64);
+        let checked_len = directory.encode(self.header.writer, seed, &mut self.buffer);
+        let offset = self.seal_frame(start, FrameKind::Directory, checked_len);
+        self.note_crc(start);
+        self.write_buffer(1)?;
+        self.footer.last_directory = offset;
+        self.covers_from = self.offset;
+        self.declared.clear();
+        self.frames.clear();
+        self.series.clear();
+        self.events.clear();
+        Ok(())
+    }
+
+    /// Writes the last directory and the footer: the segment is closed, self-indexing and unchanging.
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        if self.covers_from < self.offset || self.footer.last_directory == 0 {
+            self.append_directory()?;
+        }
+        self.cover_garbage()?;
+        self.footer.digest = *self.hasher.finalize().as_bytes();
+        let start = self.begin_frame();
+        self.footer.encode(&mut self.buffer);
+        let len = self.buffer.len() - start - FRAME_HEADER_BYTES;
+        self.seal_frame(start, FrameKind::Footer, len);
+        self.note_crc(start);
+        debug_assert_eq!(self.buffer.len(), FOOTER_FRAME_BYTES);
+        self.write_buffer(1)
+    }
+
+    /// An earlier append that failed half-way may have left bytes behind the last frame; the footer must be the last
+    /// thing in the file, so they are wrapped into an ignorable frame.
+    fn cover_garbage(&mut self) -> Result<()> {
+        let len = self.file.len().map_err(|e| Error::io("measure", &self.path, e))?;
+        if len > self.offset {
+            let start = self.begin_frame();
+            let garbage = usize::try_from(len - self.offset).unwrap_or(0);
+            self.buffer.resize(garbage.max(FRAME_HEADER_BYTES), 0);
+            self.seal_frame(start, FrameKind::Filler, 0);
+            self.write_buffer(1)?;
+        }
+        Ok(())
+    }
+
+    /// Makes everything written so far durable, the directory entry included. Never retried after a failure.
+    pub(crate) fn sync(&mut self) -> Result<()> {
+        if self.unsynced {
+            self.file.sync_data().map_err(|e| Error::io("sync", &self.path, e))?;
+            self.unsynced = false;
+        }
+        if !self.entry_synced {
+            let parent = self.path.parent().unwrap_or(Path::new("."));
+            self.vfs.sync_dir(parent).map_err(|e| Error::io("sync", parent, e))?;
+            self.entry_synced = true;
+        }
+        Ok(())
+    }
+}
+
+fn encoded(summary: &Summary) -> Vec<u8> {
+    let mut out = Vec::new();
+    summary.encode(&mut out);
+    out
+}
