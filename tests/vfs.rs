@@ -4,7 +4,9 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
-use mlrs_db::vfs::{MemoryVfs, OpenMode, OsVfs, Vfs};
+use mlrs_db::vfs::memory::Tree;
+use mlrs_db::vfs::power::Keep;
+use mlrs_db::vfs::{FaultVfs, MemoryVfs, OpenMode, OsVfs, Vfs};
 
 /// Runs a check on each file system, in an empty directory of it.
 fn everywhere(check: impl Fn(&dyn Vfs, &Path)) {
@@ -13,6 +15,29 @@ fn everywhere(check: impl Fn(&dyn Vfs, &Path)) {
     let memory = MemoryVfs::new();
     memory.create_dir_all(Path::new("/root")).unwrap();
     check(&memory, Path::new("/root"));
+    let faulty = FaultVfs::with_power_model(MemoryVfs::new()).unwrap();
+    faulty.create_dir_all(Path::new("/root")).unwrap();
+    check(&faulty, Path::new("/root"));
+    // Whatever was done, a crash in which everything arrived leaves just what is there. (Two names of one file come
+    // back as two files, and what lock files say is not recorded.)
+    let arrived = faulty.disk().after_crash(|_, _| Keep::Whole).tree();
+    let files = |tree: Tree| tree.into_iter().filter(|(path, _)| !path.ends_with("lock")).collect::<Tree>();
+    assert_eq!(files(arrived), files(faulty_tree(&faulty)));
+}
+
+fn faulty_tree(vfs: &dyn Vfs) -> Tree {
+    fn walk(vfs: &dyn Vfs, directory: &Path, tree: &mut Tree) {
+        for entry in vfs.list(directory).unwrap() {
+            let path = directory.join(&entry.name);
+            tree.insert(path.clone(), (!entry.is_dir).then(|| read(vfs, &path)));
+            if entry.is_dir {
+                walk(vfs, &path, tree);
+            }
+        }
+    }
+    let mut tree = Tree::new();
+    walk(vfs, Path::new(""), &mut tree);
+    tree
 }
 
 fn write(vfs: &dyn Vfs, path: &Path, bytes: &[u8]) {

@@ -56,7 +56,7 @@ fn raw(code: i32) -> io::Error {
 }
 
 /// One spelling per path: no `.`, no root, `..` resolved by name.
-fn normal(path: &Path) -> PathBuf {
+pub(super) fn normal(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
     for component in path.components() {
         match component {

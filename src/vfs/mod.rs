@@ -4,13 +4,15 @@
 //! fault-injecting twin run the same code. Calls return plain `io::Result`; the caller knows the path and wraps it in
 //! the crate's error. Nothing here retries a sync, shortens a file, or knows what the bytes mean.
 
+pub mod fault;
 pub mod fork;
 mod lock;
 pub mod memory;
 pub mod os;
-
+pub mod power;
 pub mod process;
 
+pub use fault::FaultVfs;
 pub use fork::ForkGuard;
 pub use memory::MemoryVfs;
 pub use os::OsVfs;
