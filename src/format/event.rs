@@ -5,6 +5,9 @@
 //! inside an envelope with kind and version. Records are frozen per version: never edit `EventV1`, add `EventV2`.
 //! Unknown entity kinds and fields are carried along, so an older program preserves what a newer one wrote.
 
+use std::borrow::Cow;
+use std::cmp::Ordering;
+
 use crate::id::{BlobId, Stamp, Uid};
 
 /// What kind of thing an entity is. Kinds this program does not know are kept as they are.
@@ -91,8 +94,8 @@ impl Field {
     }
 }
 
-/// What a register holds.
-#[derive(Clone, Debug, PartialEq)]
+/// What a register holds. Equality and order are those of the stored bytes, so NaN equals itself.
+#[derive(Clone, Debug)]
 pub enum Value {
     /// Nothing: a deleted tag, an end time taken back. Stays as a tombstone.
     Absent,
@@ -110,10 +113,193 @@ pub enum Value {
     Uid(Uid),
     /// A reference to a blob.
     Blob(BlobId),
+    /// A value of a type that a later program added: kept and written again as it was read.
+    Unknown {
+        /// Its type on disk; never one of the above.
+        tag: u8,
+        /// Its bytes.
+        bytes: Vec<u8>,
+    },
 }
 
+impl Value {
+    /// The value without owning its bytes.
+    pub fn borrow(&self) -> ValueRef<'_> {
+        match self {
+            Self::Absent => ValueRef::Absent,
+            Self::Flag(v) => ValueRef::Flag(*v),
+            Self::Integer(v) => ValueRef::Integer(*v),
+            Self::Real(v) => ValueRef::Real(*v),
+            Self::Text(v) => ValueRef::Text(v),
+            Self::Bytes(v) => ValueRef::Bytes(v),
+            Self::Uid(v) => ValueRef::Uid(*v),
+            Self::Blob(v) => ValueRef::Blob(*v),
+            Self::Unknown { tag, bytes } => ValueRef::Unknown { tag: *tag, bytes },
+        }
+    }
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl PartialEq for Value {
+    fn eq(&self, other: &Self) -> bool {
+        self.borrow() == other.borrow()
+    }
+}
+
+impl Eq for Value {}
+
+/// A [`Value`] whose bytes lie elsewhere: in a record, in an entity.
+#[derive(Clone, Copy, Debug)]
+pub enum ValueRef<'a> {
+    /// See [`Value::Absent`].
+    Absent,
+    /// See [`Value::Flag`].
+    Flag(bool),
+    /// See [`Value::Integer`].
+    Integer(i64),
+    /// See [`Value::Real`].
+    Real(f64),
+    /// See [`Value::Text`].
+    Text(&'a str),
+    /// See [`Value::Bytes`].
+    Bytes(&'a [u8]),
+    /// See [`Value::Uid`].
+    Uid(Uid),
+    /// See [`Value::Blob`].
+    Blob(BlobId),
+    /// See [`Value::Unknown`].
+    Unknown {
+        /// Its type on disk.
+        tag: u8,
+        /// Its bytes.
+        bytes: &'a [u8],
+    },
+}
+
+impl<'a> ValueRef<'a> {
+    /// The tag of [`ValueRef::Text`].
+    pub(crate) const TEXT_TAG: u8 = 4;
+
+    /// The number that stands for the type on disk; never reuse one.
+    pub const fn tag(self) -> u8 {
+        match self {
+            Self::Absent => 0,
+            Self::Flag(_) => 1,
+            Self::Integer(_) => 2,
+            Self::Real(_) => 3,
+            Self::Text(_) => Self::TEXT_TAG,
+            Self::Bytes(_) => 5,
+            Self::Uid(_) => 6,
+            Self::Blob(_) => 7,
+            Self::Unknown { tag, .. } => tag,
+        }
+    }
+
+    /// Hands the value's bytes (without the tag) to `use_bytes`.
+    pub fn with_bytes<R>(self, use_bytes: impl FnOnce(&[u8]) -> R) -> R {
+        match self {
+            Self::Absent => use_bytes(&[]),
+            Self::Flag(v) => use_bytes(&[u8::from(v)]),
+            Self::Integer(v) => use_bytes(&v.to_le_bytes()),
+            Self::Real(v) => use_bytes(&v.to_bits().to_le_bytes()),
+            Self::Text(v) => use_bytes(v.as_bytes()),
+            Self::Bytes(v) | Self::Unknown { bytes: v, .. } => use_bytes(v),
+            Self::Uid(v) => use_bytes(v.as_bytes()),
+            Self::Blob(v) => use_bytes(v.as_bytes()),
+        }
+    }
+
+    /// The value that has this tag and these bytes; `Err` says what the bytes should have been.
+    pub fn from_parts(tag: u8, bytes: &'a [u8]) -> Result<Self, &'static str> {
+        Ok(match (tag, bytes) {
+            (0, []) => Self::Absent,
+            (0, _) => return Err("no bytes in an absent value"),
+            (1, [flag @ (0 | 1)]) => Self::Flag(*flag == 1),
+            (1, _) => return Err("a flag of one byte, 0 or 1"),
+            (2, _) => {
+                Self::Integer(i64::from_le_bytes(bytes.try_into().map_err(|_| "an integer of 8 bytes")?))
+            }
+            (3, _) => Self::Real(f64::from_bits(u64::from_le_bytes(
+                bytes.try_into().map_err(|_| "a number of 8 bytes")?,
+            ))),
+            (4, _) => Self::Text(std::str::from_utf8(bytes).map_err(|_| "text in UTF-8")?),
+            (5, _) => Self::Bytes(bytes),
+            (6, _) => Self::Uid(Uid::from_bytes(bytes.try_into().map_err(|_| "an identity of 16 bytes")?)),
+            (7, _) => {
+                Self::Blob(BlobId::from_bytes(bytes.try_into().map_err(|_| "a blob address of 16 bytes")?))
+            }
+            (tag, bytes) => Self::Unknown { tag, bytes },
+        })
+    }
+
+    /// The value with bytes of its own.
+    pub fn to_value(self) -> Value {
+        match self {
+            Self::Absent => Value::Absent,
+            Self::Flag(v) => Value::Flag(v),
+            Self::Integer(v) => Value::Integer(v),
+            Self::Real(v) => Value::Real(v),
+            Self::Text(v) => Value::Text(v.to_owned()),
+            Self::Bytes(v) => Value::Bytes(v.to_vec()),
+            Self::Uid(v) => Value::Uid(v),
+            Self::Blob(v) => Value::Blob(v),
+            Self::Unknown { tag, bytes } => Value::Unknown { tag, bytes: bytes.to_vec() },
+        }
+    }
+
+    /// The text, where it is one.
+    pub const fn text(self) -> Option<&'a str> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The integer, where it is one.
+    pub const fn integer(self) -> Option<i64> {
+        match self {
+            Self::Integer(integer) => Some(integer),
+            _ => None,
+        }
+    }
+
+    /// Text for people: of bytes that are not UTF-8 what can be shown of them; nothing for the other types.
+    pub fn lossy_text(self) -> Option<Cow<'a, str>> {
+        match self {
+            Self::Text(text) => Some(Cow::Borrowed(text)),
+            Self::Bytes(bytes) => Some(String::from_utf8_lossy(bytes)),
+            _ => None,
+        }
+    }
+}
+
+impl Ord for ValueRef<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.tag().cmp(&other.tag()).then_with(|| self.with_bytes(|a| other.with_bytes(|b| a.cmp(b))))
+    }
+}
+
+impl PartialOrd for ValueRef<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for ValueRef<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for ValueRef<'_> {}
+
 /// One change of one register.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
     /// The entity's kind.
     pub kind: EntityKind,
@@ -130,7 +316,7 @@ pub struct Operation {
 /// What one call changed: all of it or nothing is in the log.
 ///
 /// Operations on the same register within one event apply in their order.
-#[derive(Clone, Debug, PartialEq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Event {
     /// When.
     pub stamp: Stamp,

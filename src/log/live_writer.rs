@@ -113,6 +113,33 @@ pub(crate) struct LiveWriter {
     _lock: Box<dyn HeldLock>,
 }
 
+/// While it lives, nobody logs through this file.
+pub(crate) struct Held<'a>(MutexGuard<'a, LiveState>);
+
+/// Points that wait for a hand-over; readable without the lock, because their blocks are not reused before the release.
+pub(crate) struct Waiting {
+    blocks: Vec<(Block, u64)>,
+    seed: u64,
+    pub from: u64,
+    pub to: u64,
+    /// Some of them were synced here, so their frames must be before the blocks are taken again.
+    pub was_synced: bool,
+}
+
+impl Waiting {
+    /// Calls `take` for each, in order.
+    pub(crate) fn for_each(&self, take: &mut dyn FnMut(u32, Point)) {
+        for (block, first) in &self.blocks {
+            for sequence in self.from.max(*first)..self.to.min(first + BLOCK_RECORDS as u64) {
+                let words = block.record((sequence - first + 1) as usize);
+                if let Some((number, point)) = words.and_then(|w| decode_record(self.seed, sequence, w)) {
+                    take(number, point);
+                }
+            }
+        }
+    }
+}
+
 impl fmt::Debug for LiveWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LiveWriter").field("path", &self.path).finish_non_exhaustive()
@@ -335,68 +362,40 @@ impl LiveWriter {
         self.write_out(block, 0, &[0; BLOCK_WORDS])
     }
 
-    /// Runs `f` while nobody can log.
-    pub(crate) fn exclusively<R>(&self, f: impl FnOnce() -> R) -> R {
-        // `f` must not log through this file: the lock is not re-entrant.
-        let guard = self.lock();
-        let result = f();
-        drop(guard);
-        result
+    /// Keeps everybody from logging until the guard is dropped.
+    pub(crate) fn hold(&self) -> Held<'_> {
+        Held(self.lock())
     }
 
-    /// The points that wait for a hand-over: calls `take` for each in order and returns the sequence after the last.
-    pub(crate) fn waiting(&self, take: &mut dyn FnMut(u32, Point)) -> u64 {
-        let (blocks, released, end) = self.window();
-        self.read_window(&blocks, released, end, take);
-        end
-    }
-
-    /// Like [`LiveWriter::waiting`], called inside [`LiveWriter::exclusively`]'s lock by its holder.
-    fn window(&self) -> (Vec<(Block, u64)>, u64, u64) {
-        let state = self.lock();
-        let blocks = state.points.iter().filter_map(|(index, first)| Some((state.blocks.get(*index)?.clone(), *first)));
-        (blocks.collect(), state.released, state.sequence)
-    }
-
-    fn read_window(&self, blocks: &[(Block, u64)], released: u64, end: u64, take: &mut dyn FnMut(u32, Point)) {
-        for (block, first) in blocks {
-            let from = released.max(*first);
-            let to = end.min(first + BLOCK_RECORDS as u64);
-            for sequence in from..to {
-                let slot = (sequence - first + 1) as usize;
-                let decoded = block.record(slot).and_then(|words| decode_record(self.seed, sequence, words));
-                if let Some((number, point)) = decoded {
-                    take(number, point);
-                }
-            }
+    /// The window of points that wait for a hand-over.
+    pub(crate) fn waiting(&self, held: &Held<'_>) -> Waiting {
+        let state = &held.0;
+        let block = |(index, first): &(usize, u64)| Some((state.blocks.get(*index)?.clone(), *first));
+        Waiting {
+            blocks: state.points.iter().filter_map(block).collect(),
+            seed: self.seed,
+            from: state.released,
+            to: state.sequence,
+            was_synced: state.synced > state.released,
         }
     }
 
-    /// Whether points below `sequence` have ever been synced in this file, so that their frames must be before reuse.
-    pub(crate) fn was_synced(&self) -> bool {
-        let state = self.lock();
-        state.synced > state.released
-    }
-
     /// Records below `to` are in frames: their blocks are free.
-    pub(crate) fn release(&self, to: u64) -> Result<()> {
-        let mut state = self.lock();
+    pub(crate) fn release(&self, held: &mut Held<'_>, to: u64) -> Result<()> {
+        let state = &mut held.0;
         state.released = to;
         self.write_word(RELEASED_AT, to)?;
-        let sequence = state.sequence;
         while let Some(&(index, first)) = state.points.front() {
-            let full = first + BLOCK_RECORDS as u64;
-            if full > to || full > sequence {
+            if first + BLOCK_RECORDS as u64 > to {
                 break;
             }
             state.points.pop_front();
             state.free.push(index);
         }
-        // A block that is full and released is not the current one any more.
+        // What was the current block is full and may be taken again: the next record takes a new one.
         if state.points.is_empty() {
             state.current = None;
         }
-        drop(state);
         self.space.notify_all();
         Ok(())
     }

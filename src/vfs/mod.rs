@@ -4,6 +4,19 @@
 //! fault-injecting twin run the same code. Calls return plain `io::Result`; the caller knows the path and wraps it in
 //! the crate's error. Nothing here retries a sync, shortens a file, or knows what the bytes mean.
 
+pub mod fault;
+pub mod fork;
+mod lock;
+pub mod memory;
+pub mod os;
+pub mod power;
+pub mod process;
+
+pub use fault::FaultVfs;
+pub use fork::ForkGuard;
+pub use memory::MemoryVfs;
+pub use os::OsVfs;
+
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -71,6 +84,11 @@ pub trait Vfs: Send + Sync + fmt::Debug {
     fn remove_file(&self, path: &Path) -> io::Result<()>;
     /// Renames a file, replacing the target atomically.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Gives a file a second name, which must not exist yet.
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Copies a file to a name that must not exist yet, sharing blocks where the file system can. Nothing is synced;
+    /// after an error no half copy is left.
+    fn copy_file(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Makes the entries of a directory durable.
     fn sync_dir(&self, directory: &Path) -> io::Result<()>;
     /// What is known of a path; `NotFound` if there is nothing.
@@ -112,4 +130,6 @@ pub trait VfsFile: Send + Sync + fmt::Debug {
 pub trait SharedWords: Send + Sync + fmt::Debug {
     /// The mapped words, little-endian in the file.
     fn words(&self) -> &[AtomicU64];
+    /// Makes all pages present and writable now, so that no later store waits for a fault. A hint; changes no word.
+    fn prefault(&self) {}
 }

@@ -1,0 +1,153 @@
+//! From a place in a segment to points in memory.
+//!
+//! Contract: reads the head of a batch, the column and its axis, and nothing else of the batch. What is returned passed
+//! the crc that starts from run and key, so a wrong address can never become a wrong number.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::codec::{Axis, Extra};
+use crate::error::{Error, Result};
+use crate::format::batch::{self, AxisEntry, ColumnEntry, Head, Scratch};
+use crate::format::declare::Declaration;
+use crate::format::directory::FrameEntry;
+use crate::id::SegmentId;
+use crate::log::{Segment, SeriesPart};
+
+/// Heads kept while one query runs.
+const HEADS_MAX: usize = 4096;
+
+/// Points of one column.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct DecodedColumn {
+    pub first_ordinal: u64,
+    pub steps: Vec<i64>,
+    pub timestamps_ms: Vec<i64>,
+    pub values: Vec<f64>,
+    pub extras: Vec<Extra>,
+}
+
+/// A column whose place is known.
+#[derive(Clone, Debug)]
+pub(crate) struct ColumnPlace {
+    pub segment: Arc<Segment>,
+    pub frame: FrameEntry,
+    pub head: Arc<Head>,
+    pub column: ColumnEntry,
+    pub seed: u32,
+}
+
+impl ColumnPlace {
+    /// The ordinal after the last.
+    pub(crate) fn end(&self) -> u64 {
+        self.column.first_ordinal + self.column.points as u64
+    }
+}
+
+/// Reads columns; keeps heads and scratch space for one query.
+#[derive(Default)]
+pub(crate) struct ColumnReader {
+    heads: HashMap<(SegmentId, u64), Arc<Head>>,
+    axis: Option<((SegmentId, u64, usize), Vec<i64>, Vec<i64>)>,
+    scratch: Scratch,
+}
+
+impl ColumnReader {
+    /// Forgets heads and axes: after a query, or when another segment is next.
+    pub(crate) fn clear(&mut self) {
+        self.heads.clear();
+        self.axis = None;
+    }
+
+    fn head(&mut self, segment: &Segment, frame: FrameEntry) -> Result<Arc<Head>> {
+        let key = (segment.header.id, frame.offset);
+        if let Some(head) = self.heads.get(&key) {
+            return Ok(Arc::clone(head));
+        }
+        let head = Arc::new(segment.batch_head(frame)?);
+        if self.heads.len() >= HEADS_MAX {
+            self.heads.clear();
+        }
+        self.heads.insert(key, Arc::clone(&head));
+        Ok(head)
+    }
+
+    /// The columns of a part whose ordinals meet `ordinals`, in the order of the file. Frames whose directory says that
+    /// they lie outside are not read.
+    pub(crate) fn places(&mut self, part: &SeriesPart, ordinals: std::ops::Range<u64>) -> Result<Vec<ColumnPlace>> {
+        let mut places = Vec::new();
+        let seed = part.declaration.series.seed();
+        for (frame, extent) in &part.frames {
+            let outside = extent.as_ref().is_some_and(|e| {
+                e.first_ordinal >= ordinals.end || e.first_ordinal + e.points <= ordinals.start
+            });
+            if outside {
+                continue;
+            }
+            let head = self.head(&part.segment, *frame)?;
+            for column in head.of_series(part.declaration.number) {
+                let end = column.first_ordinal.saturating_add(column.points as u64);
+                if column.first_ordinal < ordinals.end && end > ordinals.start {
+                    places.push(ColumnPlace {
+                        segment: Arc::clone(&part.segment),
+                        frame: *frame,
+                        head: Arc::clone(&head),
+                        column: column.clone(),
+                        seed,
+                    });
+                }
+            }
+        }
+        Ok(places)
+    }
+
+    /// Reads one column with its axis.
+    pub(crate) fn read(&mut self, place: &ColumnPlace) -> Result<DecodedColumn> {
+        let points = place.column.points;
+        let mut column = DecodedColumn { first_ordinal: place.column.first_ordinal, ..DecodedColumn::default() };
+        self.read_axis(place)?;
+        if let Some((_, steps, timestamps_ms)) = &self.axis {
+            column.steps.extend_from_slice(steps);
+            column.timestamps_ms.extend_from_slice(timestamps_ms);
+        }
+        let offset = Segment::batch_byte(place.frame, place.column.offset as u64);
+        let bytes = place.segment.read(offset, place.column.len)?;
+        column.values = vec![0.0; points];
+        column.extras = batch::read_column(&bytes, &place.column, place.seed, &mut column.values, &mut self.scratch)
+            .map_err(|m| m.at(&place.segment.path, offset))?;
+        Ok(column)
+    }
+
+    fn read_axis(&mut self, place: &ColumnPlace) -> Result<()> {
+        let key = (place.segment.header.id, place.frame.offset, place.column.axis);
+        if self.axis.as_ref().is_some_and(|(known, ..)| *known == key) {
+            return Ok(());
+        }
+        let entry = axis_entry(place, place.column.axis)?;
+        let first = if entry.refers_to_first { Some(plain_axis(place, axis_entry(place, 0)?, None)?) } else { None };
+        let first = first.as_ref().map(|(steps, timestamps_ms)| Axis { steps, timestamps_ms });
+        let (steps, timestamps_ms) = plain_axis(place, entry, first)?;
+        self.axis = Some((key, steps, timestamps_ms));
+        Ok(())
+    }
+}
+
+fn axis_entry(place: &ColumnPlace, axis: usize) -> Result<&AxisEntry> {
+    place.head.axes.get(axis).ok_or_else(|| {
+        Error::corrupt(&place.segment.path, place.frame.offset, format!("an axis {axis}"), "fewer axes")
+    })
+}
+
+fn plain_axis(place: &ColumnPlace, entry: &AxisEntry, first: Option<Axis<'_>>) -> Result<(Vec<i64>, Vec<i64>)> {
+    let offset = Segment::batch_byte(place.frame, entry.offset as u64);
+    let bytes = place.segment.read(offset, entry.len)?;
+    let (mut steps, mut timestamps_ms) = (vec![0; entry.points], vec![0; entry.points]);
+    batch::read_axis(&bytes, entry, first, &mut steps, &mut timestamps_ms)
+        .map_err(|m| m.at(&place.segment.path, offset))?;
+    Ok((steps, timestamps_ms))
+}
+
+/// Declarations say who logged; used where parts of several origins are sorted.
+pub(crate) fn same_series(a: &Declaration, b: &Declaration) -> bool {
+    a.series == b.series && a.origin == b.origin
+}
