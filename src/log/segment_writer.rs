@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::codec::{Compression, Extra, Scratch};
+use crate::codec::{Axis, Compression, Extra};
 use crate::error::{Error, Result};
-use crate::format::batch::{self, AxisInput, ColumnInput, Summary};
+use crate::format::batch::{self, ColumnInput, Scratch};
+use crate::format::summary::Summary;
 use crate::format::blob::BLOB_ENTITY;
 use crate::format::declare::{Declaration, encode_declarations};
 use crate::format::directory::{Directory, EntityEntry, Extent, FrameEntry, Posting, SeriesEntry};
@@ -180,7 +181,7 @@ impl SegmentWriter {
     /// writer's live records below it are covered with this batch.
     pub(crate) fn append_batch(
         &mut self,
-        axes: &[AxisInput<'_>],
+        axes: &[Axis<'_>],
         columns: &[BatchColumn<'_>],
         live_to: u64,
     ) -> Result<()> {

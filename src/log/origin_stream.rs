@@ -1,0 +1,147 @@
+//! The points of one series and origin, in order and each once.
+//!
+//! Contract: takes the columns of any number of segments, overlapping or repeated, and gives consecutive runs of
+//! ordinals. A hole in the ordinals ends a run; the caller decides whether that is an error.
+
+use crate::codec::Extra;
+use crate::error::Result;
+use crate::limits::COLUMN_POINTS_MAX;
+use crate::log::column_reader::{ColumnPlace, ColumnReader, DecodedColumn};
+
+/// Columns of one origin, sorted, with what is left of the one being given out.
+#[derive(Debug, Default)]
+pub(crate) struct OriginStream {
+    /// Sorted by first ordinal; taken from the back.
+    places: Vec<ColumnPlace>,
+    /// Points read and not given out yet; consecutive.
+    ready: DecodedColumn,
+    /// Points of `ready` that were given out.
+    taken: usize,
+    /// A column that does not continue `ready`.
+    held_back: Option<DecodedColumn>,
+    /// Ordinals below it were given out or skipped.
+    next_ordinal: u64,
+}
+
+impl OriginStream {
+    /// A stream over columns, from an ordinal on.
+    pub(crate) fn new(mut places: Vec<ColumnPlace>, from: u64) -> Self {
+        // Longer columns first among equals, so that a re-batched copy is read instead of its many sources.
+        places.sort_by_key(|p| (p.column.first_ordinal, std::cmp::Reverse(p.column.points)));
+        places.reverse();
+        Self { places, next_ordinal: from, ..Self::default() }
+    }
+
+    /// At most `max` points with consecutive ordinals and the same kinds of extra columns; `None` at the end.
+    pub(crate) fn next(&mut self, reader: &mut ColumnReader, max: usize) -> Result<Option<DecodedColumn>> {
+        while self.ready.values.len() - self.taken < max {
+            let Some(column) = self.next_column(reader)? else { break };
+            let left = self.ready.values.len() - self.taken;
+            if left == 0 {
+                self.ready = column;
+                self.taken = 0;
+            } else if column.first_ordinal == self.ready.first_ordinal + self.ready.values.len() as u64
+                && same_kinds(&self.ready.extras, &column.extras)
+            {
+                self.ready.drop_front(std::mem::take(&mut self.taken));
+                self.ready.append(column);
+            } else {
+                self.held_back = Some(column);
+                break;
+            }
+        }
+        let left = self.ready.values.len() - self.taken;
+        if left == 0 {
+            return Ok(None);
+        }
+        let given = self.ready.slice(self.taken, left.min(max));
+        self.taken += given.values.len();
+        Ok(Some(given))
+    }
+
+    /// The next column without what was given out before.
+    fn next_column(&mut self, reader: &mut ColumnReader) -> Result<Option<DecodedColumn>> {
+        if let Some(column) = self.held_back.take() {
+            return Ok(Some(column));
+        }
+        while let Some(place) = self.places.pop() {
+            if place.end() <= self.next_ordinal {
+                continue;
+            }
+            let mut column = reader.read(&place)?;
+            let known = self.next_ordinal.saturating_sub(column.first_ordinal);
+            column.drop_front(usize::try_from(known).unwrap_or(usize::MAX));
+            self.next_ordinal = column.first_ordinal + column.values.len() as u64;
+            return Ok(Some(column));
+        }
+        Ok(None)
+    }
+}
+
+fn same_kinds(a: &[Extra], b: &[Extra]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.kind == b.kind)
+}
+
+impl DecodedColumn {
+    /// Drops the first `count` points.
+    pub(crate) fn drop_front(&mut self, count: usize) {
+        let count = count.min(self.values.len());
+        self.first_ordinal += count as u64;
+        self.steps.drain(..count);
+        self.timestamps_ms.drain(..count);
+        self.values.drain(..count);
+        for extra in &mut self.extras {
+            extra.indices.drain(..count.min(extra.indices.len()));
+        }
+    }
+
+    /// A copy of some of the points.
+    pub(crate) fn slice(&self, from: usize, len: usize) -> Self {
+        let part = |column: &[i64]| column.iter().skip(from).take(len).copied().collect();
+        Self {
+            first_ordinal: self.first_ordinal + from as u64,
+            steps: part(&self.steps),
+            timestamps_ms: part(&self.timestamps_ms),
+            values: self.values.iter().skip(from).take(len).copied().collect(),
+            extras: self
+                .extras
+                .iter()
+                .map(|extra| Extra {
+                    kind: extra.kind,
+                    dictionary: extra.dictionary.clone(),
+                    indices: extra.indices.iter().skip(from).take(len).copied().collect(),
+                })
+                .collect(),
+        }
+    }
+
+    /// Appends the points of a column with the same kinds of extra columns.
+    fn append(&mut self, other: Self) {
+        self.steps.extend(other.steps);
+        self.timestamps_ms.extend(other.timestamps_ms);
+        self.values.extend(other.values);
+        for (mine, theirs) in self.extras.iter_mut().zip(other.extras) {
+            append_extra(mine, theirs);
+        }
+    }
+}
+
+/// Joins two dictionaries; what nothing refers to any more is dropped, so dictionaries stay as long as a column at most.
+fn append_extra(mine: &mut Extra, theirs: Extra) {
+    let mut dictionary: Vec<Vec<u8>> = Vec::new();
+    let mut places = std::collections::HashMap::new();
+    let mut indices = Vec::with_capacity(mine.indices.len() + theirs.indices.len());
+    for extra in [&*mine, &theirs] {
+        for &index in &extra.indices {
+            let text = extra.dictionary.get(index as usize).cloned().unwrap_or_default();
+            let place = *places.entry(text).or_insert_with_key(|text| {
+                dictionary.push(text.clone());
+                dictionary.len() as u32 - 1
+            });
+            indices.push(place);
+        }
+    }
+    mine.dictionary = dictionary;
+    mine.indices = indices;
+    debug_assert!(mine.dictionary.len() <= 2 * COLUMN_POINTS_MAX);
+}
