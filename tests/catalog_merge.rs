@@ -52,11 +52,13 @@ fn operation() -> impl Strategy<Value = Operation> {
 /// Stamps repeat over events and writers now and then: a copied or hostile log may do that.
 fn event() -> impl Strategy<Value = Event> {
     let stamp = (1u64..8, 0u32..2, 0u8..3);
-    (stamp, proptest::collection::vec(operation(), 0..24)).prop_map(|((millis, counter, writer), operations)| Event {
-        stamp: Stamp { millis, counter, writer: WriterId::from_bytes([writer; 16]) },
-        operations,
-        attributes: Vec::new(),
-    })
+    (stamp, proptest::collection::vec(operation(), 0..24)).prop_map(
+        |((millis, counter, writer), operations)| Event {
+            stamp: Stamp { millis, counter, writer: WriterId::from_bytes([writer; 16]) },
+            operations,
+            attributes: Vec::new(),
+        },
+    )
 }
 
 fn state(catalog: &Catalog) -> Vec<Vec<u8>> {
@@ -277,7 +279,8 @@ fn an_event_from_after_2200_is_reported_and_not_applied() {
     };
     let stamp = Stamp { millis: u64::MAX, ..Stamp::default() };
     let mut catalog = Catalog::new();
-    let damage = catalog.apply(&Event { stamp, operations: vec![operation], attributes: Vec::new() }).unwrap_err();
+    let damage =
+        catalog.apply(&Event { stamp, operations: vec![operation], attributes: Vec::new() }).unwrap_err();
     assert_eq!(damage.found, u64::MAX);
     assert_eq!(catalog.entries().len(), 0);
 }
@@ -299,6 +302,9 @@ fn candidates_of_a_param_are_bounded_and_still_commute() {
     let events: Vec<Event> = (1..300).map(write).collect();
     let forwards = apply_all(&events);
     assert_eq!(state(&forwards), state(&apply_all(events.iter().rev())));
-    assert_eq!(state(&forwards), state(&apply_all(events.iter().step_by(2).chain(events.iter().skip(1).step_by(2)))));
+    assert_eq!(
+        state(&forwards),
+        state(&apply_all(events.iter().step_by(2).chain(events.iter().skip(1).step_by(2))))
+    );
     assert_eq!(forwards.run(uid(1)).unwrap().conflicts().count(), CANDIDATES_MAX - 1);
 }

@@ -113,7 +113,8 @@ pub fn decode_blob(payload: &[u8]) -> Result<BlobFrame, Malformed> {
             let mut offset = 0u64;
             for _ in 0..count {
                 let at = cursor.position();
-                offset = offset.checked_add(cursor.varint()?).ok_or(Malformed::new(at, "an offset", offset))?;
+                offset =
+                    offset.checked_add(cursor.varint()?).ok_or(Malformed::new(at, "an offset", offset))?;
                 chunks.push(offset);
             }
             Ok(BlobFrame::Manifest { id, len, chunks })

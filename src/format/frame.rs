@@ -8,7 +8,7 @@
 //! | 0 | 4 | magic `MLFR`, for resynchronising after damage |
 //! | 4 | 1 | kind |
 //! | 5 | 1 | version of the kind |
-//! | 6 | 2 | flags: bit 0 = ignorable (skip if the kind or version is unknown) |
+//! | 6 | 2 | flags: bit 0 = ignorable (skip if the kind or version is unknown), bit 1 = counts only if the next frame is whole |
 //! | 8 | 4 | payload length |
 //! | 12 | 4 | checked length: the first bytes of the payload, which the payload crc covers |
 //! | 16 | 4 | payload crc |
@@ -26,6 +26,9 @@ pub const FRAME_HEADER_BYTES: usize = 32;
 pub const FRAME_MAGIC: [u8; 4] = *b"MLFR";
 /// Flag: a reader that does not know the kind or version may skip the frame.
 pub const FLAG_IGNORABLE: u16 = 1;
+
+/// Flag: this frame counts only if the next one is whole, too: what one call wrote is there or not.
+pub const FLAG_GROUPED: u16 = 2;
 
 /// What a frame holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -124,6 +127,11 @@ impl FrameHeader {
     pub const fn is_ignorable(&self) -> bool {
         self.flags & FLAG_IGNORABLE != 0
     }
+
+    /// Whether it counts only together with the next frame.
+    pub const fn is_grouped(&self) -> bool {
+        self.flags & FLAG_GROUPED != 0
+    }
 }
 
 /// Where the crcs of a frame start: it belongs to this place in this segment and nowhere else.
@@ -141,7 +149,7 @@ pub fn seeded_crc(seed: u32, bytes: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// Appends a frame. `payload` is in place behind `FRAME_HEADER_BYTES` bytes reserved at `start` of `out`.
+/// Ends a frame whose payload stands behind `FRAME_HEADER_BYTES` bytes reserved at `start` of `out`.
 ///
 /// # Panics
 /// If the payload is longer than [`FRAME_BYTES_MAX`] or the checked part longer than the payload: a bug of the caller,
@@ -150,6 +158,7 @@ pub fn finish_frame(
     out: &mut [u8],
     start: usize,
     kind: FrameKind,
+    flags: u16,
     checked_len: usize,
     seed: u32,
     previous_event: u64,
@@ -162,6 +171,7 @@ pub fn finish_frame(
     header[0..4].copy_from_slice(&FRAME_MAGIC);
     header[4] = kind.number();
     header[5] = kind.version_max();
+    header[6..8].copy_from_slice(&flags.to_le_bytes());
     header[8..12].copy_from_slice(&(payload_len as u32).to_le_bytes());
     header[12..16].copy_from_slice(&(checked_len as u32).to_le_bytes());
     header[16..20].copy_from_slice(&payload_crc.to_le_bytes());
@@ -222,7 +232,7 @@ mod tests {
     fn sample(offset: u64) -> Vec<u8> {
         let mut out = vec![0u8; FRAME_HEADER_BYTES];
         out.extend_from_slice(b"hello world");
-        finish_frame(&mut out, 0, FrameKind::Event, 5, frame_seed(SegmentId::default(), offset), 128);
+        finish_frame(&mut out, 0, FrameKind::Event, 0, 5, frame_seed(SegmentId::default(), offset), 128);
         out
     }
 

@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::codec::{Axis, Extra};
+use crate::codec::axis::Axis;
+use crate::codec::extra::Extra;
 use crate::error::{Error, Result};
 use crate::format::batch::{self, AxisEntry, ColumnEntry, Head, Scratch};
 use crate::format::declare::Declaration;
@@ -74,7 +75,11 @@ impl ColumnReader {
 
     /// The columns of a part whose ordinals meet `ordinals`, in the order of the file. Frames whose directory says that
     /// they lie outside are not read.
-    pub(crate) fn places(&mut self, part: &SeriesPart, ordinals: std::ops::Range<u64>) -> Result<Vec<ColumnPlace>> {
+    pub(crate) fn places(
+        &mut self,
+        part: &SeriesPart,
+        ordinals: std::ops::Range<u64>,
+    ) -> Result<Vec<ColumnPlace>> {
         let mut places = Vec::new();
         let seed = part.declaration.series.seed();
         for (frame, extent) in &part.frames {
@@ -104,7 +109,8 @@ impl ColumnReader {
     /// Reads one column with its axis.
     pub(crate) fn read(&mut self, place: &ColumnPlace) -> Result<DecodedColumn> {
         let points = place.column.points;
-        let mut column = DecodedColumn { first_ordinal: place.column.first_ordinal, ..DecodedColumn::default() };
+        let mut column =
+            DecodedColumn { first_ordinal: place.column.first_ordinal, ..DecodedColumn::default() };
         self.read_axis(place)?;
         if let Some((_, steps, timestamps_ms)) = &self.axis {
             column.steps.extend_from_slice(steps);
@@ -113,8 +119,9 @@ impl ColumnReader {
         let offset = Segment::batch_byte(place.frame, place.column.offset as u64);
         let bytes = place.segment.read(offset, place.column.len)?;
         column.values = vec![0.0; points];
-        column.extras = batch::read_column(&bytes, &place.column, place.seed, &mut column.values, &mut self.scratch)
-            .map_err(|m| m.at(&place.segment.path, offset))?;
+        column.extras =
+            batch::read_column(&bytes, &place.column, place.seed, &mut column.values, &mut self.scratch)
+                .map_err(|m| m.at(&place.segment.path, offset))?;
         Ok(column)
     }
 
@@ -124,7 +131,8 @@ impl ColumnReader {
             return Ok(());
         }
         let entry = axis_entry(place, place.column.axis)?;
-        let first = if entry.refers_to_first { Some(plain_axis(place, axis_entry(place, 0)?, None)?) } else { None };
+        let first =
+            if entry.refers_to_first { Some(plain_axis(place, axis_entry(place, 0)?, None)?) } else { None };
         let first = first.as_ref().map(|(steps, timestamps_ms)| Axis { steps, timestamps_ms });
         let (steps, timestamps_ms) = plain_axis(place, entry, first)?;
         self.axis = Some((key, steps, timestamps_ms));
@@ -138,7 +146,11 @@ fn axis_entry(place: &ColumnPlace, axis: usize) -> Result<&AxisEntry> {
     })
 }
 
-fn plain_axis(place: &ColumnPlace, entry: &AxisEntry, first: Option<Axis<'_>>) -> Result<(Vec<i64>, Vec<i64>)> {
+fn plain_axis(
+    place: &ColumnPlace,
+    entry: &AxisEntry,
+    first: Option<Axis<'_>>,
+) -> Result<(Vec<i64>, Vec<i64>)> {
     let offset = Segment::batch_byte(place.frame, entry.offset as u64);
     let bytes = place.segment.read(offset, entry.len)?;
     let (mut steps, mut timestamps_ms) = (vec![0; entry.points], vec![0; entry.points]);

@@ -83,7 +83,7 @@ struct LiveState {
     /// Blocks of points in the order of their sequences: (block, sequence of its first record).
     points: VecDeque<(usize, u64)>,
     /// The block that takes the next record, and its next slot.
-    current: Option<(Block, usize)>,
+    current: Option<(usize, usize)>,
     /// Sequence of the next record.
     sequence: u64,
     /// Records below it are in frames.
@@ -95,6 +95,15 @@ struct LiveState {
     declaration_blocks: u64,
     /// By series number: whether this file declares it.
     declared: Vec<bool>,
+    /// Records of one call before they are published: (block, word, words). Kept for its memory.
+    group: Vec<(usize, usize, [u64; 4])>,
+}
+
+impl LiveState {
+    /// Records that the current block still takes.
+    fn room(&self) -> usize {
+        self.current.map_or(0, |(_, slot)| (BLOCK_RECORDS + 1).saturating_sub(slot))
+    }
 }
 
 /// The live file of this writer.
@@ -127,10 +136,10 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    /// Calls `take` for each, in order.
-    pub(crate) fn for_each(&self, take: &mut dyn FnMut(u32, Point)) {
+    /// Calls `take` for each below `to`, in order.
+    pub(crate) fn for_each(&self, to: u64, take: &mut dyn FnMut(u32, Point)) {
         for (block, first) in &self.blocks {
-            for sequence in self.from.max(*first)..self.to.min(first + BLOCK_RECORDS as u64) {
+            for sequence in self.from.max(*first)..to.min(self.to).min(first + BLOCK_RECORDS as u64) {
                 let words = block.record((sequence - first + 1) as usize);
                 if let Some((number, point)) = words.and_then(|w| decode_record(self.seed, sequence, w)) {
                     take(number, point);
@@ -182,6 +191,7 @@ impl LiveWriter {
                 declarations: None,
                 declaration_blocks: 0,
                 declared: Vec::new(),
+                group: Vec::new(),
             }),
             space: Condvar::new(),
             _lock: lock,
@@ -229,17 +239,15 @@ impl LiveWriter {
         ((state.blocks.len() + GROWTH_BLOCKS) * LIVE_BLOCK_BYTES) as u64 <= self.bytes_max
     }
 
-    /// A free block; grows the file, then waits for the hand-over, then gives up.
-    fn take_block<'a>(
+    /// Waits until `wanted` blocks are free; grows the file, then waits for the hand-over, then gives up.
+    fn reserve<'a>(
         &'a self,
         mut state: MutexGuard<'a, LiveState>,
+        wanted: usize,
         wake: &dyn Fn(),
-    ) -> Result<(MutexGuard<'a, LiveState>, usize)> {
+    ) -> Result<MutexGuard<'a, LiveState>> {
         let deadline = Instant::now() + self.stall_timeout;
-        loop {
-            if let Some(block) = state.free.pop() {
-                return Ok((state, block));
-            }
+        while state.free.len() < wanted {
             if self.may_grow(&state) {
                 self.grow(&mut state)?;
                 continue;
@@ -255,6 +263,7 @@ impl LiveWriter {
             // System call: the disk is behind by all of `bytes_max`.
             state = self.space.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+        Ok(state)
     }
 
     /// In plain mode the words go out by `pwrite`; system call.
@@ -267,49 +276,55 @@ impl LiveWriter {
         self.file.write_all_at(&bytes, offset).map_err(|e| Error::io("append to", &self.path, e))
     }
 
-    /// Logs points, in order and without others between them. `wake` asks for a hand-over; returns how many points wait
-    /// for one.
+    /// Logs points, in order and without others between them: all are there or none. `wake` asks for a hand-over;
+    /// returns how many points wait for one.
     pub(crate) fn log(&self, points: &[(&Arc<Declaration>, Point)], wake: &dyn Fn()) -> Result<u64> {
         let mut state = self.lock();
-        for (declaration, point) in points {
-            let number = declaration.number;
-            if !state.declared.get(number as usize).copied().unwrap_or(false) {
+        for (declaration, _) in points {
+            if !state.declared.get(declaration.number as usize).copied().unwrap_or(false) {
                 state = self.declare(state, declaration, wake)?;
             }
-            let room = state.current.as_ref().is_some_and(|(_, slot)| *slot <= BLOCK_RECORDS);
-            if !room {
-                state = self.next_block(state, wake)?;
+        }
+        let room = state.room();
+        if points.len() > room {
+            let wanted = (points.len() - room).div_ceil(BLOCK_RECORDS);
+            state = self.reserve(state, wanted, wake)?;
+        }
+        let mut group = std::mem::take(&mut state.group);
+        group.clear();
+        for (declaration, point) in points {
+            if state.room() == 0 {
+                self.next_block(&mut state)?;
             }
-            let sequence = state.sequence;
-            let Some((block, slot)) = state.current.as_mut() else { continue };
-            let words = encode_record(self.seed, sequence, number, *point);
-            let at = *slot * RECORD_WORDS;
-            if self.mapped {
-                block.publish(at, &words);
-            } else {
-                block.publish(at, &words);
-                self.write_out(block, at, &words)?;
-            }
-            *slot += 1;
+            let Some((index, slot)) = state.current else { break };
+            let words = encode_record(self.seed, state.sequence, declaration.number, *point);
+            group.push((index, slot * RECORD_WORDS, words));
+            state.current = Some((index, slot + 1));
             state.sequence += 1;
         }
+        // The last one first: readers take records only as far as they join, so the first one publishes all.
+        for (index, at, words) in group.iter().rev() {
+            if let Some(block) = state.blocks.get(*index) {
+                block.publish(*at, words);
+                self.write_out(block, *at, words)?;
+            }
+        }
+        state.group = group;
         Ok(state.sequence - state.released)
     }
 
-    fn next_block<'a>(
-        &'a self,
-        state: MutexGuard<'a, LiveState>,
-        wake: &dyn Fn(),
-    ) -> Result<MutexGuard<'a, LiveState>> {
-        let (mut state, index) = self.take_block(state, wake)?;
-        let Some(block) = state.blocks.get(index).cloned() else { return Ok(state) };
-        let words = encode_block_header(self.seed, BLOCK_POINTS, state.sequence);
-        block.publish(0, &words);
-        self.write_out(&block, 0, &words)?;
+    /// Begins a block of points; one was reserved.
+    fn next_block(&self, state: &mut LiveState) -> Result<()> {
+        let Some(index) = state.free.pop() else { return Ok(()) };
         let first = state.sequence;
+        let words = encode_block_header(self.seed, BLOCK_POINTS, first);
+        if let Some(block) = state.blocks.get(index) {
+            block.publish(0, &words);
+            self.write_out(block, 0, &words)?;
+        }
         state.points.push_back((index, first));
-        state.current = Some((block, 1));
-        Ok(state)
+        state.current = Some((index, 1));
+        Ok(())
     }
 
     fn declare<'a>(
@@ -322,17 +337,20 @@ impl LiveWriter {
         put_declaration(self.writer, declaration, None, &mut bytes);
         let crc = seeded_crc(declaration_seed(self.writer), &bytes);
         let mut words = vec![bytes.len() as u64 | u64::from(crc) << 32];
-        words.extend(bytes.chunks(8).map(|chunk| {
-            chunk.iter().rev().fold(0u64, |word, &byte| word << 8 | u64::from(byte))
-        }));
+        words.extend(
+            bytes
+                .chunks(8)
+                .map(|chunk| chunk.iter().rev().fold(0u64, |word, &byte| word << 8 | u64::from(byte))),
+        );
         if words.len() > BLOCK_WORDS - RECORD_WORDS {
             return Err(Error::invalid(format!("a metric key of {} bytes is too long", bytes.len())));
         }
         let room = state.declarations.as_ref().is_some_and(|(_, at)| at + words.len() <= BLOCK_WORDS);
         if !room {
-            let index;
-            (state, index) = self.take_block(state, wake)?;
-            let Some(block) = state.blocks.get(index).cloned() else { return Ok(state) };
+            state = self.reserve(state, 1, wake)?;
+            let Some(block) = state.free.pop().and_then(|index| state.blocks.get(index)).cloned() else {
+                return Ok(state);
+            };
             self.clear(&block)?;
             let header = encode_block_header(self.seed, BLOCK_DECLARATIONS, state.declaration_blocks);
             block.publish(0, &header);

@@ -8,6 +8,7 @@
 mod column_reader;
 mod live_reader;
 mod live_writer;
+mod origin_stream;
 mod reader;
 mod recover;
 mod seal;
@@ -17,13 +18,14 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 
-pub(crate) use column_reader::{ColumnReader, DecodedColumn};
-pub(crate) use live_reader::{LiveWindow, read_live_windows};
+pub(crate) use column_reader::{ColumnPlace, ColumnReader, DecodedColumn};
+pub(crate) use live_reader::{LiveRecord, LiveWindow, read_live_windows};
+pub(crate) use origin_stream::OriginStream;
 pub(crate) use reader::{LogReader, Problem, SeriesPart, View};
-pub(crate) use recover::{RecoverReport, recover_dead_writers};
+pub(crate) use recover::{RecoverReport, recover_dead_writers, uncovered};
 pub(crate) use seal::{CompactOutcome, compact_segments};
 pub(crate) use segment_reader::{Damage, Segment};
-pub(crate) use writer::{LogWriter, SeriesNumber, WriterOptions};
+pub(crate) use writer::{BulkColumn, LogWriter, SeriesNumber, WriterOptions};
 
 use crate::id::WriterId;
 
@@ -66,7 +68,11 @@ mod tests {
         let path = segment_path(Path::new("log"), writer, 12);
         let name = path.file_name().and_then(|n| n.to_str()).unwrap();
         assert_eq!(parse_segment_name(name), Some((writer, 12)));
-        for other in ["x.seg", "abababababababababababababababab-012.seg", "abababababababababababababababab-1.seg.tmp"] {
+        for other in [
+            "x.seg",
+            "abababababababababababababababab-012.seg",
+            "abababababababababababababababab-1.seg.tmp",
+        ] {
             assert_eq!(parse_segment_name(other), None, "{other}");
         }
         let path = live_path(Path::new("live"), writer);

@@ -3,7 +3,7 @@
 //! Contract: takes the columns of any number of segments, overlapping or repeated, and gives consecutive runs of
 //! ordinals. A hole in the ordinals ends a run; the caller decides whether that is an error.
 
-use crate::codec::Extra;
+use crate::codec::extra::Extra;
 use crate::error::Result;
 use crate::limits::COLUMN_POINTS_MAX;
 use crate::log::column_reader::{ColumnPlace, ColumnReader, DecodedColumn};
@@ -21,6 +21,8 @@ pub(crate) struct OriginStream {
     held_back: Option<DecodedColumn>,
     /// Ordinals below it were given out or skipped.
     next_ordinal: u64,
+    /// Comes after all places.
+    last: Option<DecodedColumn>,
 }
 
 impl OriginStream {
@@ -30,6 +32,12 @@ impl OriginStream {
         places.sort_by_key(|p| (p.column.first_ordinal, std::cmp::Reverse(p.column.points)));
         places.reverse();
         Self { places, next_ordinal: from, ..Self::default() }
+    }
+
+    /// Adds a column that is in memory already and comes after all others.
+    pub(crate) fn with_last(mut self, last: Option<DecodedColumn>) -> Self {
+        self.last = last;
+        self
     }
 
     /// At most `max` points with consecutive ordinals and the same kinds of extra columns; `None` at the end.
@@ -74,7 +82,11 @@ impl OriginStream {
             self.next_ordinal = column.first_ordinal + column.values.len() as u64;
             return Ok(Some(column));
         }
-        Ok(None)
+        let Some(mut last) = self.last.take() else { return Ok(None) };
+        let known = self.next_ordinal.saturating_sub(last.first_ordinal);
+        last.drop_front(usize::try_from(known).unwrap_or(usize::MAX));
+        self.next_ordinal = self.next_ordinal.max(last.first_ordinal + last.values.len() as u64);
+        Ok((!last.values.is_empty()).then_some(last))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::format::blob::{BLOB_ENTITY, BlobFrame, decode_blob};
 use crate::format::declare::Declaration;
 use crate::format::directory::{EntityEntry, Extent, FrameEntry};
 use crate::format::event::{EntityKind, Event};
-use crate::format::event_record::decode_event;
+use crate::format::event_record::{Record, decode_event};
 use crate::format::frame::FrameKind;
 use crate::id::{BlobId, SegmentId, Uid, WriterId};
 use crate::log::segment_reader::{Segment, SegmentState};
@@ -313,7 +313,12 @@ impl View {
             BlobFrame::Manifest { chunks, .. } => {
                 for chunk in chunks {
                     let BlobFrame::Chunk(bytes) = frame(chunk)? else {
-                        return Err(Error::corrupt(&segment.path, chunk, "a blob chunk", "another blob frame"));
+                        return Err(Error::corrupt(
+                            &segment.path,
+                            chunk,
+                            "a blob chunk",
+                            "another blob frame",
+                        ));
                     };
                     sink(&bytes)?;
                 }
@@ -329,5 +334,14 @@ impl View {
 /// Reads one event; `None` if a newer program wrote it as ignorable.
 pub(crate) fn read_event(segment: &Segment, offset: u64) -> Result<Option<Event>> {
     let payload = segment.read_payload(offset, FrameKind::Event)?;
-    decode_event(&payload).map_err(|m| m.at(&segment.path, offset + 32))
+    match decode_event(&payload).map_err(|m| m.at(&segment.path, offset + 32))? {
+        Record::Event(event) => Ok(Some(event)),
+        Record::Ignorable => Ok(None),
+        Record::Newer { kind, version } => Err(Error::NewerFormat {
+            path: segment.path.clone(),
+            what: "a metadata record",
+            found: format!("kind {kind} version {version}"),
+            supported: "kind 1 version 1".into(),
+        }),
+    }
 }

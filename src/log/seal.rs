@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::codec::{Axis, Compression};
+use crate::codec::Compression;
+use crate::codec::axis::Axis;
 use crate::error::{Error, Result};
 use crate::format::batch::share_axes;
 use crate::format::blob::BLOB_ENTITY;
@@ -113,7 +114,8 @@ fn rewrite(sources: &[Arc<Segment>], writer: &mut SegmentWriter) -> Result<()> {
     }
     writer.append_replaced(&replaced)?;
     copy_events(&view, writer)?;
-    let mut uids: Vec<Uid> = view.entities().into_iter().filter(|(_, k)| *k != BLOB_ENTITY).map(|(u, _)| u).collect();
+    let mut uids: Vec<Uid> =
+        view.entities().into_iter().filter(|(_, k)| *k != BLOB_ENTITY).map(|(u, _)| u).collect();
     uids.sort_unstable();
     let mut numbers = Numbers::default();
     for uid in uids {
@@ -163,7 +165,8 @@ fn rewrite_run(view: &View, run: Uid, writer: &mut SegmentWriter, numbers: &mut 
         let mut streams = Vec::with_capacity(group.len());
         for ((series, origin), parts) in group {
             let attributes = parts.first().map(|p| p.declaration.attributes.clone()).unwrap_or_default();
-            let declaration = Declaration { number: numbers.0, series: series.clone(), origin: *origin, attributes };
+            let declaration =
+                Declaration { number: numbers.0, series: series.clone(), origin: *origin, attributes };
             numbers.0 += 1;
             let mut places = Vec::new();
             for part in parts {

@@ -294,8 +294,12 @@ impl Segment {
                     // A valid frame follows, so this is damage and no torn tail.
                     Some(next) => {
                         let damage = match error {
-                            Error::Corrupt { offset, expected, found, .. } => Damage { offset, expected, found },
-                            other => Damage { offset, expected: "a whole frame".into(), found: other.to_string() },
+                            Error::Corrupt { offset, expected, found, .. } => {
+                                Damage { offset, expected, found }
+                            }
+                            other => {
+                                Damage { offset, expected: "a whole frame".into(), found: other.to_string() }
+                            }
                         };
                         Arc::make_mut(&mut state.damage).push(damage);
                         state.valid_len = next;
@@ -345,6 +349,9 @@ impl Segment {
             }
             return Err(self.newer(&header));
         }
+        if header.is_grouped() && !self.is_group_whole(end, len)? {
+            return Err(Error::TornTail { path: self.path.clone(), offset, missing: 1 });
+        }
         let payload_offset = offset + FRAME_HEADER_BYTES as u64;
         let malformed = |m: crate::error::Malformed| m.at(&self.path, payload_offset);
         match header.kind {
@@ -389,6 +396,26 @@ impl Segment {
             FrameKind::Filler | FrameKind::Unknown(_) => {}
         }
         Ok(header.frame_len())
+    }
+
+    /// Whether the frames from `offset` on, up to the first that is not grouped, are all whole.
+    fn is_group_whole(&self, mut offset: u64, len: u64) -> Result<bool> {
+        while offset < len {
+            let header = match self.frame_header(offset) {
+                Ok(header) => header,
+                Err(error @ Error::Io { .. }) => return Err(error),
+                Err(_) => return Ok(false),
+            };
+            let end = offset + header.frame_len();
+            if end > len || self.read_checked(offset, &header).is_err() {
+                return Ok(false);
+            }
+            if !header.is_grouped() {
+                return Ok(true);
+            }
+            offset = end;
+        }
+        Ok(false)
     }
 
     fn newer(&self, header: &FrameHeader) -> Error {
@@ -447,14 +474,15 @@ impl Segment {
     pub(crate) fn batch_head(&self, entry: FrameEntry) -> Result<batch::Head> {
         let len = FRAME_HEADER_BYTES + (entry.checked_len as usize).min(FRAME_BYTES_MAX);
         let bytes = self.read(entry.offset, len)?;
-        let header =
-            read_frame_header(&bytes, self.header.id, entry.offset).map_err(|m| m.at(&self.path, entry.offset))?;
+        let header = read_frame_header(&bytes, self.header.id, entry.offset)
+            .map_err(|m| m.at(&self.path, entry.offset))?;
         if header.kind != FrameKind::Batch || header.checked_len != entry.checked_len {
             let found = format!("{:?} with {} checked bytes", header.kind, header.checked_len);
             return Err(Error::corrupt(&self.path, entry.offset, "the batch its directory names", found));
         }
         let checked = bytes.get(FRAME_HEADER_BYTES..).unwrap_or_default();
-        check_payload(&header, checked, self.header.id, entry.offset).map_err(|m| m.at(&self.path, entry.offset))?;
+        check_payload(&header, checked, self.header.id, entry.offset)
+            .map_err(|m| m.at(&self.path, entry.offset))?;
         Ok(self.decode_batch(entry.offset, &header, checked)?.1)
     }
 
@@ -473,7 +501,12 @@ impl Segment {
         let offset = directory.payload_offset + u64::from(row.block_offset);
         let block = self.read(offset, row.block_len as usize)?;
         if seeded_crc(directory.seed, &block) != row.block_crc {
-            return Err(Error::corrupt(&self.path, offset, "a directory block whose crc fits", "another crc"));
+            return Err(Error::corrupt(
+                &self.path,
+                offset,
+                "a directory block whose crc fits",
+                "another crc",
+            ));
         }
         directory.head.decode_block(self.header.writer, &block).map_err(|m| m.at(&self.path, offset))
     }
@@ -535,5 +568,10 @@ fn note_event(state: &mut SegmentState, kind: EntityKind, uid: Uid, offset: u64)
 }
 
 fn magic_positions(window: &[u8]) -> Vec<usize> {
-    window.windows(frame::FRAME_MAGIC.len()).enumerate().filter(|(_, w)| *w == FRAME_MAGIC).map(|(at, _)| at).collect()
+    window
+        .windows(frame::FRAME_MAGIC.len())
+        .enumerate()
+        .filter(|(_, w)| *w == FRAME_MAGIC)
+        .map(|(at, _)| at)
+        .collect()
 }

@@ -8,15 +8,17 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::codec::{Axis, Compression, Extra};
+use crate::codec::Compression;
+use crate::codec::axis::Axis;
+use crate::codec::extra::Extra;
+use crate::codec::summary::Summary;
 use crate::error::{Error, Result};
 use crate::format::batch::{self, ColumnInput, Scratch};
-use crate::format::summary::Summary;
 use crate::format::blob::BLOB_ENTITY;
 use crate::format::declare::{Declaration, encode_declarations};
 use crate::format::directory::{Directory, EntityEntry, Extent, FrameEntry, Posting, SeriesEntry};
 use crate::format::event::EntityKind;
-use crate::format::frame::{FRAME_HEADER_BYTES, FrameKind, finish_frame, frame_seed};
+use crate::format::frame::{FLAG_GROUPED, FRAME_HEADER_BYTES, FrameKind, finish_frame, frame_seed};
 use crate::format::live::{BATCH_PREFIX_BYTES, encode_batch_prefix};
 use crate::format::segment::{
     FOOTER_FRAME_BYTES, Footer, Replaced, SEGMENT_HEADER_BYTES, SegmentHeader, encode_replaced,
@@ -44,6 +46,12 @@ struct PendingSeries {
     points: u64,
     summary: Summary,
     postings: Vec<Posting>,
+}
+
+/// A batch in the buffer, not written yet.
+struct BuiltBatch {
+    frames: u64,
+    entry: FrameEntry,
 }
 
 /// A segment that this process appends to.
@@ -144,10 +152,12 @@ impl SegmentWriter {
     }
 
     /// Ends the frame begun at `start` of the buffer; returns its offset in the segment.
-    fn seal_frame(&mut self, start: usize, kind: FrameKind, checked_len: usize) -> u64 {
+    fn end_frame(&mut self, start: usize, kind: FrameKind, flags: u16, checked_len: usize) -> u64 {
         let offset = self.offset + start as u64;
         let seed = frame_seed(self.header.id, offset);
-        finish_frame(&mut self.buffer, start, kind, checked_len, seed, self.footer.last_event);
+        finish_frame(&mut self.buffer, start, kind, flags, checked_len, seed, self.footer.last_event);
+        let crc = self.buffer.get(start + 16..start + 20).and_then(|b| b.try_into().ok());
+        self.last_crc = crc.map_or(0, u32::from_le_bytes);
         offset
     }
 
@@ -172,11 +182,6 @@ impl SegmentWriter {
         Ok(())
     }
 
-    fn note_crc(&mut self, start: usize) {
-        let crc = self.buffer.get(start + 16..start + 20).and_then(|b| b.try_into().ok());
-        self.last_crc = crc.map_or(0, u32::from_le_bytes);
-    }
-
     /// Appends columns (sorted by series number) as one batch, declaring what is not declared yet. `live_to`: the
     /// writer's live records below it are covered with this batch.
     pub(crate) fn append_batch(
@@ -185,6 +190,36 @@ impl SegmentWriter {
         columns: &[BatchColumn<'_>],
         live_to: u64,
     ) -> Result<()> {
+        let batch = self.build_batch(axes, columns, live_to, 0);
+        self.write_buffer(batch.frames)?;
+        self.note_batch(axes, columns, live_to, &batch);
+        self.directory_if_due()
+    }
+
+    /// Appends columns and an event that count only together: one write, and a torn one leaves neither.
+    pub(crate) fn append_batch_and_event(
+        &mut self,
+        axes: &[Axis<'_>],
+        columns: &[BatchColumn<'_>],
+        live_to: u64,
+        record: &[u8],
+        entities: &[(EntityKind, Uid)],
+    ) -> Result<()> {
+        let batch = self.build_batch(axes, columns, live_to, FLAG_GROUPED);
+        let event = self.build_event(record);
+        self.write_buffer(batch.frames + 1)?;
+        self.note_batch(axes, columns, live_to, &batch);
+        self.note_event(entities, event);
+        self.directory_if_due()
+    }
+
+    fn build_batch(
+        &mut self,
+        axes: &[Axis<'_>],
+        columns: &[BatchColumn<'_>],
+        live_to: u64,
+        flags: u16,
+    ) -> BuiltBatch {
         let mut fresh: Vec<&Declaration> = Vec::new();
         for column in columns {
             let number = column.declaration.number;
@@ -197,7 +232,7 @@ impl SegmentWriter {
             let start = self.begin_frame();
             encode_declarations(self.header.writer, &fresh, &mut self.buffer);
             let len = self.buffer.len() - start - FRAME_HEADER_BYTES;
-            self.seal_frame(start, FrameKind::Declare, len);
+            self.end_frame(start, FrameKind::Declare, flags, len);
             frames += 1;
         }
         let start = self.begin_frame();
@@ -215,22 +250,29 @@ impl SegmentWriter {
             .collect();
         let head_len = batch::encode(axes, &inputs, self.compression, &mut self.scratch, &mut self.buffer);
         let checked_len = BATCH_PREFIX_BYTES + head_len;
-        let offset = self.seal_frame(start, FrameKind::Batch, checked_len);
-        self.note_crc(start);
-        self.write_buffer(frames)?;
+        let offset = self.end_frame(start, FrameKind::Batch, flags, checked_len);
+        BuiltBatch { frames, entry: FrameEntry { offset, checked_len: checked_len as u32 } }
+    }
 
+    fn note_batch(
+        &mut self,
+        axes: &[Axis<'_>],
+        columns: &[BatchColumn<'_>],
+        live_to: u64,
+        built: &BuiltBatch,
+    ) {
         self.declared.extend(columns.iter().map(|c| c.declaration.number));
         self.live_to = self.live_to.max(live_to);
         let frame = self.frames.len() as u32;
-        self.frames.push(FrameEntry { offset, checked_len: checked_len as u32 });
+        self.frames.push(built.entry);
         for column in columns {
-            if let Some(axis) = axes.get(column.axis) {
+            if let Some(axis) = axes.get(column.axis)
+                && let Some(summary) = Summary::of(axis.steps, axis.timestamps_ms, column.values)
+            {
                 self.footer.points += column.values.len() as u64;
-                let summary = Summary::of(axis.steps, axis.timestamps_ms, column.values);
                 self.note_column(column, summary, frame);
             }
         }
-        self.directory_if_due()
     }
 
     fn note_column(&mut self, column: &BatchColumn<'_>, summary: Summary, frame: u32) {
@@ -243,7 +285,7 @@ impl SegmentWriter {
         let posting = Posting { frame, extent };
         match self.series.get_mut(&column.declaration.number) {
             Some(pending) => {
-                pending.summary.merge(&summary);
+                pending.summary = pending.summary.merge(&summary);
                 pending.points += points;
                 // Several columns of one series in one frame are one posting: the reader takes all of them.
                 if pending.postings.last().is_some_and(|p| p.frame == frame) {
@@ -271,15 +313,22 @@ impl SegmentWriter {
 
     /// Appends an encoded event that touches `entities`.
     pub(crate) fn append_event(&mut self, record: &[u8], entities: &[(EntityKind, Uid)]) -> Result<()> {
+        let offset = self.build_event(record);
+        self.write_buffer(1)?;
+        self.note_event(entities, offset);
+        self.directory_if_due()
+    }
+
+    fn build_event(&mut self, record: &[u8]) -> u64 {
         let start = self.begin_frame();
         self.buffer.extend_from_slice(record);
-        let offset = self.seal_frame(start, FrameKind::Event, record.len());
-        self.note_crc(start);
-        self.write_buffer(1)?;
+        self.end_frame(start, FrameKind::Event, 0, record.len())
+    }
+
+    fn note_event(&mut self, entities: &[(EntityKind, Uid)], offset: u64) {
         self.footer.last_event = offset;
         self.footer.events += 1;
         self.note_entities(entities, offset);
-        self.directory_if_due()
     }
 
     fn note_entities(&mut self, entities: &[(EntityKind, Uid)], offset: u64) {
@@ -295,8 +344,7 @@ impl SegmentWriter {
     pub(crate) fn append_blob(&mut self, payload: &[u8], completes: Option<BlobId>) -> Result<u64> {
         let start = self.begin_frame();
         self.buffer.extend_from_slice(payload);
-        let offset = self.seal_frame(start, FrameKind::Blob, payload.len());
-        self.note_crc(start);
+        let offset = self.end_frame(start, FrameKind::Blob, 0, payload.len());
         self.write_buffer(1)?;
         if let Some(id) = completes {
             self.note_entities(&[(BLOB_ENTITY, Uid::from_bytes(*id.as_bytes()))], offset);
@@ -310,8 +358,7 @@ impl SegmentWriter {
         let start = self.begin_frame();
         encode_replaced(list, &mut self.buffer);
         let len = self.buffer.len() - start - FRAME_HEADER_BYTES;
-        self.seal_frame(start, FrameKind::Replaces, len);
-        self.note_crc(start);
+        self.end_frame(start, FrameKind::Replaces, 0, len);
         self.write_buffer(1)
     }
 
@@ -341,7 +388,8 @@ impl SegmentWriter {
         }
         for pending in self.series.values() {
             let run = pending.declaration.series.run;
-            let (_, entry) = directory.entities.entry(run).or_insert((EntityKind::RUN, EntityEntry::default()));
+            let (_, entry) =
+                directory.entities.entry(run).or_insert((EntityKind::RUN, EntityEntry::default()));
             entry.series.push(SeriesEntry {
                 declaration: Declaration::clone(&pending.declaration),
                 extent: Extent {
@@ -361,8 +409,7 @@ impl SegmentWriter {
         let start = self.begin_frame();
         let seed = frame_seed(self.header.id, self.offset + start as u64);
         let checked_len = directory.encode(self.header.writer, seed, &mut self.buffer);
-        let offset = self.seal_frame(start, FrameKind::Directory, checked_len);
-        self.note_crc(start);
+        let offset = self.end_frame(start, FrameKind::Directory, 0, checked_len);
         self.write_buffer(1)?;
         self.footer.last_directory = offset;
         self.covers_from = self.offset;
@@ -383,8 +430,7 @@ impl SegmentWriter {
         let start = self.begin_frame();
         self.footer.encode(&mut self.buffer);
         let len = self.buffer.len() - start - FRAME_HEADER_BYTES;
-        self.seal_frame(start, FrameKind::Footer, len);
-        self.note_crc(start);
+        self.end_frame(start, FrameKind::Footer, 0, len);
         debug_assert_eq!(self.buffer.len(), FOOTER_FRAME_BYTES);
         self.write_buffer(1)
     }
@@ -397,7 +443,7 @@ impl SegmentWriter {
             let start = self.begin_frame();
             let garbage = usize::try_from(len - self.offset).unwrap_or(0);
             self.buffer.resize(garbage.max(FRAME_HEADER_BYTES), 0);
-            self.seal_frame(start, FrameKind::Filler, 0);
+            self.end_frame(start, FrameKind::Filler, 0, 0);
             self.write_buffer(1)?;
         }
         Ok(())

@@ -1,0 +1,150 @@
+//! One consistent look at a store.
+//!
+//! Contract: taken against the flow of data, live windows first, then segments to the end found now; live records that
+//! frames cover are dropped. Ordinals of an origin join; a hole means that the look was not consistent (or that there
+//! is damage), and the caller looks again.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::format::declare::{OwnerKind, SeriesKey};
+use crate::id::{Origin, Uid};
+use crate::log::{
+    ColumnReader, DecodedColumn, LIVE_DIR, LiveRecord, LiveWindow, LogReader, OriginStream, SeriesPart, View,
+    read_live_windows,
+};
+use crate::vfs::Vfs;
+
+/// Segments and live points at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    pub view: Arc<View>,
+    live: Arc<Vec<LiveWindow>>,
+}
+
+/// Everything of one series and origin.
+#[derive(Clone, Debug)]
+pub(crate) struct OriginParts {
+    pub origin: Origin,
+    pub parts: Vec<SeriesPart>,
+    /// Live points, behind those of the parts.
+    pub live: Option<DecodedColumn>,
+}
+
+impl OriginParts {
+    /// The ordinal after the last point, live ones included.
+    pub(crate) fn end(&self) -> u64 {
+        let live = self.live.as_ref().map(|l| l.first_ordinal + l.values.len() as u64);
+        self.parts.iter().map(SeriesPart::end).chain(live).max().unwrap_or(0)
+    }
+
+    /// The points from ordinal `from` on; segments only up to what the parts say, then live points.
+    pub(crate) fn stream(
+        &self,
+        reader: &mut ColumnReader,
+        ordinals: std::ops::Range<u64>,
+    ) -> Result<OriginStream> {
+        let mut places = Vec::new();
+        for part in &self.parts {
+            places.extend(reader.places(part, ordinals.clone())?);
+        }
+        Ok(OriginStream::new(places, ordinals.start).with_last(self.live.clone()))
+    }
+}
+
+/// The series of a run: by owner and key, each origin apart.
+pub(crate) type RunSeries = BTreeMap<SeriesKey, Vec<OriginParts>>;
+
+impl Snapshot {
+    /// Looks at a store.
+    pub(crate) fn take(vfs: &dyn Vfs, root: &Path, reader: &LogReader) -> Result<Self> {
+        let live = read_live_windows(vfs, &root.join(LIVE_DIR))?;
+        let view = reader.refresh()?;
+        Ok(Self { view, live: Arc::new(live) })
+    }
+
+    /// A snapshot of segments alone.
+    pub(crate) fn of_view(view: Arc<View>) -> Self {
+        Self { view, live: Arc::default() }
+    }
+
+    /// Live records of a window that no frame covers.
+    fn uncovered<'a>(&self, window: &'a LiveWindow) -> &'a [LiveRecord] {
+        let covered = self.view.live_to(window.header.writer).max(window.released);
+        window.joined(covered).0
+    }
+
+    /// Whether any live file has something of a run.
+    pub(crate) fn has_live(&self, run: Uid) -> bool {
+        self.live.iter().any(|w| w.declarations.values().any(|d| d.series.run == run))
+    }
+
+    /// Live points that are in no segment yet, of all runs.
+    pub(crate) fn live_points(&self) -> u64 {
+        self.live.iter().map(|w| self.uncovered(w).len() as u64).sum()
+    }
+
+    /// Runs that have live points.
+    pub(crate) fn live_runs(&self) -> BTreeSet<Uid> {
+        self.live.iter().flat_map(|w| w.declarations.values().map(|d| d.series.run)).collect()
+    }
+
+    /// All series of a run (or other owner).
+    pub(crate) fn run_series(&self, run: Uid) -> Result<RunSeries> {
+        self.collect(run, |_| true)
+    }
+
+    /// One series: its origins.
+    pub(crate) fn series(&self, run: Uid, owner: OwnerKind, key: &str) -> Result<Vec<OriginParts>> {
+        let found = self.collect(run, |s| s.owner == owner && &*s.key == key)?;
+        Ok(found.into_values().next().unwrap_or_default())
+    }
+
+    fn collect(&self, run: Uid, wanted: impl Fn(&SeriesKey) -> bool) -> Result<RunSeries> {
+        let mut all: BTreeMap<SeriesKey, BTreeMap<Origin, OriginParts>> = BTreeMap::new();
+        let mut entry = |series: &SeriesKey, origin: Origin, change: &mut dyn FnMut(&mut OriginParts)| {
+            let origins = all.entry(series.clone()).or_default();
+            let empty = || OriginParts { origin, parts: Vec::new(), live: None };
+            change(origins.entry(origin).or_insert_with(empty));
+        };
+        for part in self.view.series(run)? {
+            if wanted(&part.declaration.series) {
+                let (series, origin) = (part.declaration.series.clone(), part.declaration.origin);
+                let mut part = Some(part);
+                entry(&series, origin, &mut |o| o.parts.extend(part.take()));
+            }
+        }
+        for window in self.live.iter() {
+            let mut numbers: HashMap<u32, DecodedColumn> = window
+                .declarations
+                .iter()
+                .filter(|(_, d)| d.series.run == run && wanted(&d.series))
+                .map(|(number, _)| (*number, DecodedColumn::default()))
+                .collect();
+            if numbers.is_empty() {
+                continue;
+            }
+            for record in self.uncovered(window) {
+                if let Some(column) = numbers.get_mut(&record.series) {
+                    column.steps.push(record.point.step);
+                    column.timestamps_ms.push(record.point.timestamp_ms);
+                    column.values.push(record.point.value);
+                }
+            }
+            for (number, column) in numbers {
+                let Some(declaration) = window.declarations.get(&number) else { continue };
+                if column.values.is_empty() {
+                    continue;
+                }
+                let mut column = Some(column);
+                entry(&declaration.series, declaration.origin, &mut |o| {
+                    let first_ordinal = o.end();
+                    o.live = column.take().map(|c| DecodedColumn { first_ordinal, ..c });
+                });
+            }
+        }
+        Ok(all.into_iter().map(|(series, origins)| (series, origins.into_values().collect())).collect())
+    }
+}
