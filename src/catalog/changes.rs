@@ -439,7 +439,8 @@ pub fn log_batch(
     params: &[(&str, &str)],
     tags: &[(&str, &str)],
 ) -> Result<Vec<Operation>> {
-    let path = |list: &str, at: usize, of: usize| if of > 1 { format!("{list}[{at}]") } else { String::new() };
+    let path =
+        |list: &str, at: usize, of: usize| if of > 1 { format!("{list}[{at}]") } else { String::new() };
     rules::params_unique(params.iter().map(|p| p.0))?;
     for (at, (key, value)) in params.iter().enumerate() {
         rules::param(key, value, &path("params", at, params.len()))?;

@@ -80,7 +80,8 @@ mod tests {
     #[test]
     fn stamps_rise_while_the_wall_clock_stands_or_steps_back() {
         let mut clock = Clock::new(ME);
-        let stamps: Vec<_> = [1000, 1000, 900, 1001, 5].into_iter().map(|now| clock.next(now).unwrap()).collect();
+        let stamps: Vec<_> =
+            [1000, 1000, 900, 1001, 5].into_iter().map(|now| clock.next(now).unwrap()).collect();
         assert!(stamps.is_sorted_by(|a, b| a < b), "{stamps:?}");
         assert_eq!((stamps[3].millis, stamps[3].counter), (1001, 0));
     }

@@ -87,10 +87,16 @@ impl fmt::Display for Conflict {
                 write!(f, "experiments {holder} and {loser} are both named '{name}': the first answers to it")
             }
             Self::ExperimentId { id, holder, loser, answers_to } => {
-                write!(f, "experiments {holder} and {loser} both have id {id}: the second answers to {answers_to}")
+                write!(
+                    f,
+                    "experiments {holder} and {loser} both have id {id}: the second answers to {answers_to}"
+                )
             }
             Self::TreeName { name, holder, loser } => {
-                write!(f, "imported trees {holder} and {loser} are both named '{name}': the first answers to it")
+                write!(
+                    f,
+                    "imported trees {holder} and {loser} are both named '{name}': the first answers to it"
+                )
             }
             Self::RunId { id, holder, loser } => {
                 write!(f, "runs {holder} and {loser} both have run id '{id}': the first answers to it")

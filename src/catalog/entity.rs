@@ -251,7 +251,9 @@ impl Entity {
         super::check_stamp(row.created)?;
         row.registers.iter().try_for_each(|r| super::check_stamp(r.stamp))?;
         let mut entity = Self::new(row.kind, row.uid, row.created);
-        entity.text.reserve_exact(row.registers.iter().map(|r| r.key.len() + r.value.text().map_or(0, str::len)).sum());
+        entity.text.reserve_exact(
+            row.registers.iter().map(|r| r.key.len() + r.value.text().map_or(0, str::len)).sum(),
+        );
         let registers = row.registers.iter().map(|r| (r.field, r.key, r.stamp, r.value));
         entity.absorb(row.created, row.registers.len(), registers);
         Ok(entity)
@@ -403,7 +405,8 @@ impl Entity {
             }
         }
         if kept.len() < before {
-            let size = |rs: &[Register]| rs.iter().map(|r| r.key_len as usize + r.value_len as usize).sum::<usize>();
+            let size =
+                |rs: &[Register]| rs.iter().map(|r| r.key_len as usize + r.value_len as usize).sum::<usize>();
             self.garbage += size(&all) - size(&kept);
             kept.shrink_to_fit();
         }
@@ -432,7 +435,15 @@ impl Entity {
             u32::try_from(self.text.len() + key.len()).ok()?;
             self.text.push_str(key);
             let (tag, value_at, value_len) = self.store_value(value)?;
-            Some(Register { key_at, key_len, value_at, value_len, stamp: self.store_stamp(stamp)?, field, tag })
+            Some(Register {
+                key_at,
+                key_len,
+                value_at,
+                value_len,
+                stamp: self.store_stamp(stamp)?,
+                field,
+                tag,
+            })
         })();
         if stored.is_none() {
             self.refused = self.refused.saturating_add(1);

@@ -71,7 +71,12 @@ impl Catalog {
         }
         let mut apply = |kind: EntityKind, uid: Uid, operations: &mut dyn Iterator<Item = &Operation>| {
             if wanted(kind, uid) {
-                self.change(kind, uid, || Entity::new(kind, uid, event.stamp), |e| e.apply(event.stamp, operations));
+                self.change(
+                    kind,
+                    uid,
+                    || Entity::new(kind, uid, event.stamp),
+                    |e| e.apply(event.stamp, operations),
+                );
             }
         };
         if is_grouped {

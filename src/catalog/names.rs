@@ -3,20 +3,20 @@
 //! Contract: at most 20 characters (MLflow's bound), lower-case ASCII, from the caller's random number alone.
 
 const ADJECTIVES: [&str; 64] = [
-    "amber", "ample", "arctic", "azure", "balmy", "bold", "brave", "breezy", "bright", "brisk", "calm", "candid",
-    "clear", "clever", "cosmic", "crisp", "curious", "dapper", "deft", "eager", "early", "fair", "fleet", "fluent",
-    "fond", "frosty", "gentle", "glad", "golden", "grand", "hardy", "honest", "humble", "ideal", "jolly", "keen",
-    "kind", "lively", "loyal", "lucid", "lunar", "mellow", "merry", "mild", "misty", "modest", "nimble", "noble",
-    "patient", "placid", "plucky", "polite", "prime", "proud", "quick", "quiet", "rapid", "robust", "serene",
-    "silver", "steady", "sunny", "swift", "vivid",
+    "amber", "ample", "arctic", "azure", "balmy", "bold", "brave", "breezy", "bright", "brisk", "calm",
+    "candid", "clear", "clever", "cosmic", "crisp", "curious", "dapper", "deft", "eager", "early", "fair",
+    "fleet", "fluent", "fond", "frosty", "gentle", "glad", "golden", "grand", "hardy", "honest", "humble",
+    "ideal", "jolly", "keen", "kind", "lively", "loyal", "lucid", "lunar", "mellow", "merry", "mild",
+    "misty", "modest", "nimble", "noble", "patient", "placid", "plucky", "polite", "prime", "proud", "quick",
+    "quiet", "rapid", "robust", "serene", "silver", "steady", "sunny", "swift", "vivid",
 ];
 const NOUNS: [&str; 64] = [
-    "acorn", "alder", "aspen", "badger", "basin", "beacon", "birch", "brook", "canyon", "cedar", "cliff", "clover",
-    "comet", "coral", "cove", "delta", "dune", "ember", "falcon", "fern", "fjord", "forest", "geyser", "glacier",
-    "grove", "harbor", "hazel", "heron", "hill", "inlet", "island", "juniper", "lagoon", "lake", "larch", "linnet",
-    "maple", "marsh", "meadow", "mesa", "oak", "orbit", "osprey", "otter", "pebble", "pine", "plover", "pond",
-    "prairie", "quartz", "reef", "ridge", "river", "sparrow", "spruce", "summit", "thicket", "tide", "tundra",
-    "valley", "wave", "willow", "wren", "zephyr",
+    "acorn", "alder", "aspen", "badger", "basin", "beacon", "birch", "brook", "canyon", "cedar", "cliff",
+    "clover", "comet", "coral", "cove", "delta", "dune", "ember", "falcon", "fern", "fjord", "forest",
+    "geyser", "glacier", "grove", "harbor", "hazel", "heron", "hill", "inlet", "island", "juniper", "lagoon",
+    "lake", "larch", "linnet", "maple", "marsh", "meadow", "mesa", "oak", "orbit", "osprey", "otter",
+    "pebble", "pine", "plover", "pond", "prairie", "quartz", "reef", "ridge", "river", "sparrow", "spruce",
+    "summit", "thicket", "tide", "tundra", "valley", "wave", "willow", "wren", "zephyr",
 ];
 
 /// The name that belongs to a random number.

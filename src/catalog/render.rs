@@ -44,7 +44,10 @@ impl Catalog {
                 None => fallback_id(experiment_uid),
             },
             name: text(Field::NAME).or_else(|| tags.get(RUN_NAME_TAG).cloned()).unwrap_or_default(),
-            status: entity.integer(Field::STATUS).and_then(RunStatus::from_number).unwrap_or(RunStatus::Running),
+            status: entity
+                .integer(Field::STATUS)
+                .and_then(RunStatus::from_number)
+                .unwrap_or(RunStatus::Running),
             lifecycle: entity.lifecycle(),
             start_ms: entity.integer(Field::START_MS),
             end_ms: entity.integer(Field::END_MS),

@@ -20,8 +20,9 @@ use crate::format::event::Field;
 use crate::limits::{
     ARTIFACT_LOCATION_CHARS_MAX, BATCH_ITEMS_MAX, BATCH_METRICS_MAX, BATCH_PARAMS_MAX, BATCH_TAGS_MAX,
     DATASET_DIGEST_CHARS_MAX, DATASET_NAME_CHARS_MAX, DATASET_PROFILE_CHARS_MAX, DATASET_SCHEMA_CHARS_MAX,
-    DATASET_SOURCE_CHARS_MAX, EXPERIMENT_NAME_CHARS_MAX, EXPERIMENT_TAG_VALUE_CHARS_MAX, INPUT_TAG_KEY_CHARS_MAX,
-    INPUT_TAG_VALUE_CHARS_MAX, KEY_CHARS_MAX, PARAM_VALUE_CHARS_MAX, RUN_TAG_VALUE_CHARS_MAX,
+    DATASET_SOURCE_CHARS_MAX, EXPERIMENT_NAME_CHARS_MAX, EXPERIMENT_TAG_VALUE_CHARS_MAX,
+    INPUT_TAG_KEY_CHARS_MAX, INPUT_TAG_VALUE_CHARS_MAX, KEY_CHARS_MAX, PARAM_VALUE_CHARS_MAX,
+    RUN_TAG_VALUE_CHARS_MAX,
 };
 use crate::model::{Dataset, Lifecycle};
 
@@ -254,7 +255,10 @@ fn name(key: &str, path: &str, part: &str) -> Result<()> {
     }
     let refused = |why: &str| {
         let shown = json_text(key);
-        Err(Error::invalid(format!("Invalid value {shown} for parameter '{}' supplied: {why}", joined(path, part))))
+        Err(Error::invalid(format!(
+            "Invalid value {shown} for parameter '{}' supplied: {why}",
+            joined(path, part)
+        )))
     };
     let allowed = |c: char| c.is_alphanumeric() || "/_.- :".contains(c);
     if !key.chars().all(allowed) {
@@ -331,14 +335,49 @@ mod tests {
     #[test]
     fn keys_are_those_that_mlflow_takes() {
         for good in [
-            "a", "a/b", "a.b", "a-b", "a b", "a:b", " lead", "trail ", ".hid", "-",
-            "meta.yaml", "\u{e9}", "\u{6570}", "_", "a/..b", "x\u{2460}", "\u{215c}", "\u{930}\u{93e}",
+            "a",
+            "a/b",
+            "a.b",
+            "a-b",
+            "a b",
+            "a:b",
+            " lead",
+            "trail ",
+            ".hid",
+            "-",
+            "meta.yaml",
+            "\u{e9}",
+            "\u{6570}",
+            "_",
+            "a/..b",
+            "x\u{2460}",
+            "\u{215c}",
+            "\u{930}\u{93e}",
         ] {
             param(good, "", "").unwrap_or_else(|e| panic!("{good:?}: {e}"));
         }
         for bad in [
-            "", ".", "..", "...", "..a", "/a", "//a", "a/", "a//b", "./a", "a/.", "a/../b", "a/..", "a\n", "a#b", "a\\b",
-            "a\u{0}", "a,b", "a\tb", "a%", "\u{1f680}",
+            "",
+            ".",
+            "..",
+            "...",
+            "..a",
+            "/a",
+            "//a",
+            "a/",
+            "a//b",
+            "./a",
+            "a/.",
+            "a/../b",
+            "a/..",
+            "a\n",
+            "a#b",
+            "a\\b",
+            "a\u{0}",
+            "a,b",
+            "a\tb",
+            "a%",
+            "\u{1f680}",
         ] {
             assert!(param(bad, "", "").is_err(), "{bad:?}");
         }
@@ -387,7 +426,10 @@ mod tests {
             text(param(&long(251), "", "params[0]")),
             "'Param key' exceeds the maximum length of 250 characters"
         );
-        assert_eq!(text(param("k", &long(6001), "")), "'Param value' exceeds the maximum length of 6000 characters");
+        assert_eq!(
+            text(param("k", &long(6001), "")),
+            "'Param value' exceeds the maximum length of 6000 characters"
+        );
         run_tag("k", &long(8000), "").unwrap();
         assert_eq!(
             text(run_tag("k", &long(8001), "tags[1]")),
@@ -430,8 +472,18 @@ mod tests {
     #[test]
     fn paths_normalise_as_in_python() {
         for (path, normal) in [
-            ("", "."), ("/", "/"), ("//", "//"), ("///", "/"), ("//a", "//a"), ("a/./b//c/../d", "a/b/d"),
-            ("../a", "../a"), ("/../a", "/a"), ("../../a", "../../a"), ("a/..", "."), ("a/../..", ".."), ("a/", "a"),
+            ("", "."),
+            ("/", "/"),
+            ("//", "//"),
+            ("///", "/"),
+            ("//a", "//a"),
+            ("a/./b//c/../d", "a/b/d"),
+            ("../a", "../a"),
+            ("/../a", "/a"),
+            ("../../a", "../../a"),
+            ("a/..", "."),
+            ("a/../..", ".."),
+            ("a/", "a"),
         ] {
             assert_eq!(normal_path(path), normal, "{path:?}");
         }

@@ -311,13 +311,8 @@ mod tests {
 
     fn example() -> Event {
         let uid = Uid::from_bytes([0xab; 16]);
-        let operation = |field, key: &str, value| Operation {
-            kind: EntityKind::RUN,
-            uid,
-            field,
-            key: key.into(),
-            value,
-        };
+        let operation =
+            |field, key: &str, value| Operation { kind: EntityKind::RUN, uid, field, key: key.into(), value };
         Event {
             stamp: Stamp { millis: 0x0102, counter: 3, writer: WriterId::from_bytes([0xcd; 16]) },
             operations: vec![

@@ -68,7 +68,8 @@ mod tests {
 
     #[test]
     fn tags_come_back_and_cuts_are_noticed() {
-        let tags = BTreeMap::from([("mlflow.data.context".into(), "training".into()), ("".into(), "\u{e9}".into())]);
+        let tags =
+            BTreeMap::from([("mlflow.data.context".into(), "training".into()), ("".into(), "\u{e9}".into())]);
         let bytes = encode_input_tags(&tags);
         assert_eq!(decode_input_tags(&bytes).unwrap(), tags);
         for cut in 0..bytes.len() {
