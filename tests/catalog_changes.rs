@@ -240,6 +240,10 @@ fn the_name_and_the_name_tag_are_one() {
     node.write(changes::create_run(&node.catalog, &new));
     let run = node.catalog.render_run(node.catalog.run(new.uid).unwrap());
     assert_eq!((run.name.as_str(), run.tags.len()), ("x", 1));
+    let empty = NewRun { uid: Uid::from_bytes([8; 16]), name: "z", tags: &[("mlflow.runName", "")], ..new };
+    node.write(changes::create_run(&node.catalog, &empty));
+    let run = node.catalog.render_run(node.catalog.run(empty.uid).unwrap());
+    assert_eq!(run.tags, BTreeMap::from([("mlflow.runName".into(), "z".into())]));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mlrs_db::catalog::{CANDIDATES_MAX, Catalog, Entity};
 use mlrs_db::format::event::{EntityKind, Event, Field, Operation, Value, ValueRef};
-use mlrs_db::format::event_record::{Record, decode_event, encode_event};
+use mlrs_db::format::event_record::{Record, encode_event, read_event};
 use mlrs_db::id::{Stamp, Uid, WriterId};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -225,7 +225,7 @@ proptest! {
         for event in &events {
             let mut bytes = Vec::new();
             encode_event(event, &mut bytes).unwrap();
-            let Record::Event(event) = decode_event(&bytes).unwrap() else { panic!("not an event") };
+            let Record::Event(event) = read_event(&bytes).unwrap() else { panic!("not an event") };
             for kind in KINDS.into_iter().rev() {
                 lazy.apply_if(&event, |k, _| k == kind).unwrap();
             }
