@@ -348,21 +348,22 @@ pub fn create_run(catalog: &Catalog, new: &NewRun<'_>) -> Result<Vec<Operation>>
     };
     let mut changes = Changes::of(EntityKind::RUN, new.uid);
     changes.operations.reserve(8 + new.params.len() + new.tags.len());
-    changes.set(Field::EXPERIMENT, Value::Uid(new.experiment));
+    // In the order of fields, in which an entity keeps its registers: then applying need not sort.
     changes.set_text(Field::NAME, name);
     changes.set_lifecycle(Lifecycle::Active);
+    changes.set_tags(&[(RUN_NAME_TAG, name)]);
+    for (key, value) in new.tags.iter().filter(|(key, _)| *key != RUN_NAME_TAG) {
+        changes.set_key(Field::TAG, key, Value::from(*value));
+    }
+    for (key, value) in new.params {
+        changes.set_key(Field::PARAM, key, Value::from(*value));
+    }
+    changes.set(Field::EXPERIMENT, Value::Uid(new.experiment));
     changes.set(Field::STATUS, Value::Integer(RunStatus::Running as i64));
     changes.set(Field::START_MS, Value::Integer(new.start_ms));
     changes.set_text(Field::USER, new.user);
     if let Some(uri) = new.artifact_uri {
         changes.set_text(Field::ARTIFACT_URI, uri);
-    }
-    for (key, value) in new.params {
-        changes.set_key(Field::PARAM, key, Value::from(*value));
-    }
-    changes.set_tags(new.tags);
-    if tag.is_empty() {
-        changes.set_tags(&[(RUN_NAME_TAG, name)]);
     }
     Ok(changes.operations)
 }

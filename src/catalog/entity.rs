@@ -15,7 +15,7 @@ use std::mem::size_of;
 
 use crate::error::Malformed;
 use crate::format::entity_row::{RowRegister, decode_row, encode_row};
-use crate::format::event::{EntityKind, Field, Operation, Value, ValueRef};
+use crate::format::event::{EntityKind, Field, OperationRef, ValueRef};
 use crate::id::{Stamp, Uid};
 use crate::model::Lifecycle;
 
@@ -199,21 +199,28 @@ impl Entity {
     /// Applies what one event did to this entity: its operations on it, in their order.
     ///
     /// Of several operations on one register the last counts, for first-wins registers the first.
-    pub fn apply<'a>(&mut self, stamp: Stamp, operations: impl IntoIterator<Item = &'a Operation>) {
-        let mut sorted: Vec<&Operation> = operations.into_iter().collect();
-        let register = |o: &Operation, p: &Operation| (o.field, &*o.key).cmp(&(p.field, &*p.key));
-        if !sorted.is_sorted_by(|a, b| register(a, b).is_lt()) {
-            sorted.sort_by(|a, b| register(a, b));
-        }
+    pub fn apply(&mut self, stamp: Stamp, operations: &[OperationRef<'_>]) {
+        let register = |o: &OperationRef<'_>, p: &OperationRef<'_>| (o.field, o.key).cmp(&(p.field, p.key));
+        let ordered;
+        let sorted = if operations.is_sorted_by(|a, b| register(a, b).is_lt()) {
+            operations
+        } else {
+            ordered = {
+                let mut copy = operations.to_vec();
+                copy.sort_by(register);
+                copy
+            };
+            &ordered
+        };
         if self.text.is_empty() {
-            let text = |o: &&Operation| o.key.len() + o.value.borrow().text().map_or(0, str::len);
+            let text = |o: &OperationRef<'_>| o.key.len() + o.value.text().map_or(0, str::len);
             self.text.reserve_exact(sorted.iter().map(text).sum());
         }
         let chosen = sorted.chunk_by(|a, b| register(a, b).is_eq()).filter_map(|group| {
-            let purge = |o: &&Operation| o.field == Field::PURGED && o.value == Value::Flag(true);
+            let purge = |o: &&OperationRef<'_>| o.field == Field::PURGED && o.value == ValueRef::Flag(true);
             let ordinary = || group.first().filter(|o| o.field.first_wins()).or_else(|| group.last());
-            let operation = group.iter().find(|o| purge(o)).or_else(ordinary)?;
-            Some((operation.field, &*operation.key, stamp, operation.value.borrow()))
+            let operation = group.iter().find(purge).or_else(ordinary)?;
+            Some((operation.field, operation.key, stamp, operation.value))
         });
         self.absorb(stamp, sorted.len(), chosen);
     }

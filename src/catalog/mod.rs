@@ -26,7 +26,7 @@ pub use names::run_name;
 pub use render::{render_dataset, run_id};
 
 use crate::error::Malformed;
-use crate::format::event::{EntityKind, Event, Field, Operation};
+use crate::format::event::{EntityKind, Event, EventRef, Field, OperationRef};
 use crate::id::Uid;
 use claims::{Claims, Facts};
 
@@ -48,48 +48,37 @@ impl Catalog {
     /// # Errors
     /// [`Malformed`] when its stamp is past the year 2200: damage, to be reported; nothing is applied.
     pub fn apply(&mut self, event: &Event) -> Result<(), Malformed> {
-        self.apply_if(event, |_, _| true)
+        self.apply_if(&event.borrow(), |_, _| true)
     }
 
-    /// Applies what an event says about the entities that `wanted` names; others are left as they are, for the store to
-    /// load when somebody asks.
+    /// Applies what an event, as it lies in its record, says about the entities that `wanted` names; others are left as
+    /// they are, for the store to load when somebody asks.
     ///
     /// # Errors
     /// As [`Catalog::apply`].
     pub fn apply_if(
         &mut self,
-        event: &Event,
+        event: &EventRef<'_>,
         wanted: impl Fn(EntityKind, Uid) -> bool,
     ) -> Result<(), Malformed> {
         check_stamp(event.stamp)?;
-        let entity = |o: &Operation| (o.kind, o.uid);
-        let is_grouped = event.operations.is_sorted_by_key(entity);
-        let mut sorted: Vec<&Operation> = Vec::new();
-        if !is_grouped {
-            sorted.extend(&event.operations);
-            sorted.sort_by_key(|o| entity(o));
-        }
-        let mut apply = |kind: EntityKind, uid: Uid, operations: &mut dyn Iterator<Item = &Operation>| {
-            if wanted(kind, uid) {
-                self.change(
-                    kind,
-                    uid,
-                    || Entity::new(kind, uid, event.stamp),
-                    |e| e.apply(event.stamp, operations),
-                );
-            }
-        };
-        if is_grouped {
-            for group in event.operations.chunk_by(|a, b| entity(a) == entity(b)) {
-                if let Some(first) = group.first() {
-                    apply(first.kind, first.uid, &mut group.iter());
-                }
-            }
+        let entity = |o: &OperationRef<'_>| (o.kind, o.uid);
+        let ordered;
+        let grouped = if event.operations.is_sorted_by_key(entity) {
+            &event.operations
         } else {
-            for group in sorted.chunk_by(|a, b| entity(a) == entity(b)) {
-                if let Some(first) = group.first() {
-                    apply(first.kind, first.uid, &mut group.iter().copied());
-                }
+            ordered = {
+                let mut copy = event.operations.clone();
+                copy.sort_by_key(entity);
+                copy
+            };
+            &ordered
+        };
+        for group in grouped.chunk_by(|a, b| entity(a) == entity(b)) {
+            let Some((kind, uid)) = group.first().map(entity) else { continue };
+            if wanted(kind, uid) {
+                let new = || Entity::new(kind, uid, event.stamp);
+                self.change(kind, uid, new, |e| e.apply(event.stamp, group));
             }
         }
         Ok(())

@@ -138,12 +138,15 @@ pub fn batch(metrics: usize, params: usize, tags: usize) -> Result<()> {
 /// # Errors
 /// See [`metric_key`].
 pub fn params_unique<'a>(keys: impl IntoIterator<Item = &'a str>) -> Result<()> {
-    let mut seen = BTreeSet::new();
-    let twice: Vec<&str> = keys.into_iter().filter(|key| !seen.insert(*key)).collect();
-    if twice.is_empty() {
+    let keys: Vec<&str> = keys.into_iter().collect();
+    let mut sorted = keys.clone();
+    sorted.sort_unstable();
+    if sorted.is_sorted_by(|a, b| a < b) {
         return Ok(());
     }
-    let list: Vec<String> = twice.iter().map(|key| format!("'{key}'")).collect();
+    let mut seen = BTreeSet::new();
+    let twice = keys.into_iter().filter(|key| !seen.insert(*key));
+    let list: Vec<String> = twice.map(|key| format!("'{key}'")).collect();
     Err(Error::invalid(format!(
         "Duplicate parameter keys have been submitted: [{}]. Please ensure the request contains only one param value \
          per param key.",

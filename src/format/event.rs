@@ -325,3 +325,66 @@ pub struct Event {
     /// Attributes of later programs: (tag, bytes). Preserved.
     pub attributes: Vec<(u16, Vec<u8>)>,
 }
+
+/// An [`Operation`] whose text lies elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OperationRef<'a> {
+    /// The entity's kind.
+    pub kind: EntityKind,
+    /// The entity.
+    pub uid: Uid,
+    /// The property.
+    pub field: Field,
+    /// The key within the property.
+    pub key: &'a str,
+    /// The new value.
+    pub value: ValueRef<'a>,
+}
+
+/// An [`Event`] that lies in the bytes it was read from.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct EventRef<'a> {
+    /// When.
+    pub stamp: Stamp,
+    /// What.
+    pub operations: Vec<OperationRef<'a>>,
+    /// Attributes of later programs.
+    pub attributes: Vec<(u16, &'a [u8])>,
+}
+
+impl Event {
+    /// The event without owning its bytes.
+    pub fn borrow(&self) -> EventRef<'_> {
+        EventRef {
+            stamp: self.stamp,
+            operations: self.operations.iter().map(Operation::borrow).collect(),
+            attributes: self.attributes.iter().map(|(tag, bytes)| (*tag, &**bytes)).collect(),
+        }
+    }
+}
+
+impl Operation {
+    /// The operation without owning its bytes.
+    pub fn borrow(&self) -> OperationRef<'_> {
+        let Self { kind, uid, field, key, value } = self;
+        OperationRef { kind: *kind, uid: *uid, field: *field, key, value: value.borrow() }
+    }
+}
+
+impl EventRef<'_> {
+    /// The event with bytes of its own.
+    pub fn to_event(&self) -> Event {
+        let own = |o: &OperationRef<'_>| Operation {
+            kind: o.kind,
+            uid: o.uid,
+            field: o.field,
+            key: o.key.to_owned(),
+            value: o.value.to_value(),
+        };
+        Event {
+            stamp: self.stamp,
+            operations: self.operations.iter().map(own).collect(),
+            attributes: self.attributes.iter().map(|(tag, bytes)| (*tag, bytes.to_vec())).collect(),
+        }
+    }
+}

@@ -24,7 +24,7 @@ use bincode::enc::write::Writer;
 use bincode::enc::{Encode, Encoder};
 use bincode::error::{DecodeError, EncodeError};
 
-use super::event::{EntityKind, Event, Field, Operation, ValueRef};
+use super::event::{EntityKind, Event, EventRef, Field, Operation, OperationRef, ValueRef};
 use crate::error::{Error, Malformed, Result};
 use crate::id::{Stamp, Uid, WriterId};
 use crate::limits::{EVENT_BYTES_MAX, EVENT_OPS_MAX, KEY_BYTES_MAX};
@@ -53,9 +53,9 @@ const CONFIG: bincode::config::Configuration<
 
 /// What a metadata record turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Record {
+pub enum Record<E = Event> {
     /// An event.
-    Event(Event),
+    Event(E),
     /// Something of a later program that says it may be skipped.
     Ignorable,
     /// Something of a later program that must be understood.
@@ -118,8 +118,20 @@ fn too_large() -> Error {
 /// Reads one record that fills `bytes` exactly.
 ///
 /// # Errors
-/// [`Malformed`] with the place and what should stand there. Allocates no more than the bytes justify.
+/// As [`read_event`].
 pub fn decode_event(bytes: &[u8]) -> Result<Record, Malformed> {
+    Ok(match read_event(bytes)? {
+        Record::Event(event) => Record::Event(event.to_event()),
+        Record::Ignorable => Record::Ignorable,
+        Record::Newer { kind, version } => Record::Newer { kind, version },
+    })
+}
+
+/// Reads one record that fills `bytes` exactly, without copying its text: what a catalog applies.
+///
+/// # Errors
+/// [`Malformed`] with the place and what should stand there. Allocates no more than the bytes justify.
+pub fn read_event(bytes: &[u8]) -> Result<Record<EventRef<'_>>, Malformed> {
     if bytes.len() > EVENT_BYTES_MAX {
         return Err(Malformed::new(0, "a metadata record within the limit", bytes.len() as u64));
     }
@@ -139,7 +151,7 @@ pub fn decode_event(bytes: &[u8]) -> Result<Record, Malformed> {
     }
 }
 
-fn decode_payload(payload: &[u8]) -> Result<Event, Malformed> {
+fn decode_payload(payload: &[u8]) -> Result<EventRef<'_>, Malformed> {
     let mut decoder = DecoderImpl::new(Cursor { bytes: payload, at: 0 }, CONFIG, Total(payload.len()));
     let decoded = EventV1::borrow_decode(&mut decoder);
     let at = bincode::de::Decoder::reader(&mut decoder).at;
@@ -155,7 +167,7 @@ fn decode_payload(payload: &[u8]) -> Result<Event, Malformed> {
     }
 }
 
-struct EventV1(Event);
+struct EventV1<'a>(EventRef<'a>);
 struct EventV1Ref<'a>(&'a Event);
 
 /// How many bytes the payload has: no count in it can be greater than they can hold.
@@ -260,7 +272,7 @@ fn array<'de, D: BorrowDecoder<'de>>(decoder: &mut D) -> Result<[u8; 16], Decode
     take(decoder, 16)?.try_into().map_err(|_| DecodeError::Other("an identity of 16 bytes"))
 }
 
-impl<'de> BorrowDecode<'de, Total> for EventV1 {
+impl<'de> BorrowDecode<'de, Total> for EventV1<'de> {
     fn borrow_decode<D: BorrowDecoder<'de, Context = Total>>(decoder: &mut D) -> Result<Self, DecodeError> {
         let stamp = Stamp {
             millis: u64::decode(decoder)?,
@@ -285,12 +297,10 @@ impl<'de> BorrowDecode<'de, Total> for EventV1 {
                     return Err(DecodeError::Other("a key within the limit"));
                 }
                 let key = std::str::from_utf8(take(decoder, key_length)?)
-                    .map_err(|_| DecodeError::Other("a key in UTF-8"))?
-                    .to_owned();
-                let value = ValueRef::from_parts(tag, take(decoder, value_length)?)
-                    .map_err(DecodeError::Other)?
-                    .to_value();
-                operations.push(Operation { kind, uid, field, key, value });
+                    .map_err(|_| DecodeError::Other("a key in UTF-8"))?;
+                let value =
+                    ValueRef::from_parts(tag, take(decoder, value_length)?).map_err(DecodeError::Other)?;
+                operations.push(OperationRef { kind, uid, field, key, value });
             }
         }
         let attribute_count = count(decoder, ATTRIBUTE_BYTES_MIN)?;
@@ -298,9 +308,9 @@ impl<'de> BorrowDecode<'de, Total> for EventV1 {
         for _ in 0..attribute_count {
             let tag = u16::decode(decoder)?;
             let length = bytes_length(decoder)?;
-            attributes.push((tag, take(decoder, length)?.to_vec()));
+            attributes.push((tag, take(decoder, length)?));
         }
-        Ok(Self(Event { stamp, operations, attributes }))
+        Ok(Self(EventRef { stamp, operations, attributes }))
     }
 }
 
