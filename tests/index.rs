@@ -300,18 +300,34 @@ fn a_file_deleted_or_rolled_back_under_a_reader_is_harmless() {
     let directory = Directory::new();
     let path = directory.index();
     write(&path, &checkpoint(0..60, 1));
-    let old = directory.0.path().join("old");
-    fs::copy(&path, &old).unwrap();
+    let old = fs::read(&path).unwrap();
     write(&path, &checkpoint(0..60, 2));
+    let new = directory.0.path().join("new");
+    fs::hard_link(&path, &new).unwrap();
     let index = reader(&path).unwrap();
     fs::remove_file(&path).unwrap();
     assert!(!index.is_current(&OsVfs));
     assert_eq!(index.row(RUN, &uid(1)), Lookup::Found(row(1, 2)), "the deleted file is still whole");
     assert!(reader(&path).is_none());
-    fs::rename(&old, &path).unwrap();
+    fs::rename(&new, &path).unwrap();
+    assert_eq!(never_wrong(&path, 60, &[2]), 9 * 2 + 3);
+    drop(index);
+    fs::write(&path, &old).unwrap();
     assert_eq!(never_wrong(&path, 60, &[1]), 9 * 2 + 3, "an older copy is an older state");
     works_again(&path, 60);
-    assert_eq!(index.row(RUN, &uid(1)), Lookup::Found(row(1, 2)));
+}
+
+#[test]
+fn a_copy_is_a_miss_since_it_may_be_a_mixture() {
+    let directory = Directory::new();
+    let path = directory.index();
+    write(&path, &checkpoint(0..60, 1));
+    let moved = directory.0.path().join("moved");
+    fs::rename(&path, &moved).unwrap();
+    assert!(reader(&moved).is_some());
+    fs::copy(&moved, &path).unwrap();
+    assert!(reader(&path).is_none());
+    works_again(&path, 60);
 }
 
 #[test]

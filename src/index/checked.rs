@@ -5,8 +5,8 @@
 //! number, and a block is returned only if it is what was written at that place. redb also waits for locks without
 //! limit; here a wait ends with `WouldBlock` after a bound, since the holder may be a stopped process.
 //!
-//! A block that is all zeros, crc included, was never written (redb grows its file by setting the length) and reads
-//! as zeros.
+//! redb grows its file by setting the length and writes each page before it reads it, so a block of zeros is damage
+//! (the usual kind after a power cut) except under the first write of a part of it.
 
 use std::fs::File;
 use std::io;
@@ -53,19 +53,18 @@ impl CheckedFile {
     }
 
     /// Reads whole blocks from number `first` on and checks them.
-    fn read_blocks(&self, first: u64, blocks: &mut [u8]) -> io::Result<()> {
+    fn read_blocks(&self, first: u64, blocks: &mut [u8], unwritten: Unwritten) -> io::Result<()> {
         let count = blocks.len() / BLOCK_BYTES;
         let mut stored = vec![0; count * STORED_BYTES];
-        self.file.read(stored_offset(first)?, &mut stored).map_err(io_error)?;
+        self.file.read(stored_offset(first)?, &mut stored)?;
         let numbered =
             (first..).zip(stored.chunks_exact(STORED_BYTES)).zip(blocks.chunks_exact_mut(BLOCK_BYTES));
         for ((number, stored), block) in numbered {
             let (data, crc) = stored.split_at(BLOCK_BYTES);
-            if crc != block_crc(number, data) && stored.iter().any(|byte| *byte != 0) {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    format!("block {number} of the index is damaged"),
-                ));
+            let fresh = || unwritten == Unwritten::Allowed && stored.iter().all(|byte| *byte == 0);
+            if crc != block_crc(number, data) && !fresh() {
+                let text = format!("block {number} of the index is damaged");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
             }
             block.copy_from_slice(data);
         }
@@ -78,7 +77,7 @@ impl CheckedFile {
             stored.extend_from_slice(block);
             stored.extend_from_slice(&block_crc(number, block));
         }
-        self.file.write(stored_offset(first)?, &stored).map_err(io_error)
+        self.file.write(stored_offset(first)?, &stored)
     }
 }
 
@@ -93,8 +92,11 @@ fn stored_offset(block: u64) -> io::Result<u64> {
     block.checked_mul(STORED_BYTES as u64).ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
-fn io_error(error: impl Into<io::Error>) -> io::Error {
-    error.into()
+/// Whether a block of zeros may be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unwritten {
+    Allowed,
+    Damage,
 }
 
 /// The blocks that a range of bytes touches, as the first block's number, the range's start in it, and their count.
@@ -113,10 +115,10 @@ impl StorageBackend for CheckedFile {
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let (first, start, count) = touched(offset, out.len())?;
         if start == 0 && out.len().is_multiple_of(BLOCK_BYTES) {
-            return self.read_blocks(first, out);
+            return self.read_blocks(first, out, Unwritten::Damage);
         }
         let mut blocks = vec![0; count * BLOCK_BYTES];
-        self.read_blocks(first, &mut blocks)?;
+        self.read_blocks(first, &mut blocks, Unwritten::Damage)?;
         out.copy_from_slice(blocks.get(start..start + out.len()).ok_or(io::ErrorKind::InvalidInput)?);
         Ok(())
     }
@@ -139,7 +141,7 @@ impl StorageBackend for CheckedFile {
             return self.write_blocks(first, data);
         }
         let mut blocks = vec![0; count * BLOCK_BYTES];
-        self.read_blocks(first, &mut blocks)?;
+        self.read_blocks(first, &mut blocks, Unwritten::Allowed)?;
         blocks.get_mut(start..start + data.len()).ok_or(io::ErrorKind::InvalidInput)?.copy_from_slice(data);
         self.write_blocks(first, &blocks)
     }

@@ -2,8 +2,9 @@
 //!
 //! Contract: it knows nothing but rows (uid -> bytes), postings (run -> segments) and marks (segment -> how far the
 //! rows and postings cover it). It may be missing, behind, deleted, garbled or replaced by an older copy at any
-//! moment: then an answer is [`Lookup::Miss`] or None, which means "use the log", and never a wrong one. No error
-//! and no panic of redb gets out. Readers need no writer, write nothing and wait at most [`READ_WAIT_MAX`].
+//! moment: then an answer is [`Lookup::Miss`] or None, which means "use the log", and never a wrong one. (One hole is
+//! known: if an older state of the same file is written over it in place and that is interrupted, single rows may be
+//! older than the marks. Marks and scans of all rows notice even that.) No error and no panic of redb gets out. Readers need no writer, write nothing and wait at most [`READ_WAIT_MAX`].
 //!
 //! redb is used in its multi-writer mode, though `index.lock` lets one process write at a time: it is the mode in
 //! which readers of other processes follow, a writer may die at any point without a repair, and a forked child that
@@ -108,8 +109,8 @@ impl fmt::Debug for Index {
 }
 
 impl Index {
-    /// Opens the index of a store, or None if there is none to be had: missing, damaged, of another format version or
-    /// another store, on a network file system, or left open by a killed writer.
+    /// Opens the index of a store, or None if there is none to be had: missing, damaged, a copy, of another format
+    /// version or another store, on a network file system, or left open by a killed writer.
     pub fn open_read(vfs: &dyn Vfs, path: &Path, store: &StoreId) -> Option<Self> {
         if vfs.file_system(path) == FileSystem::Network {
             return None;
@@ -124,7 +125,7 @@ impl Index {
         })
         .ok()?;
         let index = Self { database, path: path.to_path_buf(), identity };
-        let wanted = tables::header(store);
+        let wanted = tables::header(store, identity);
         (index.get(&tables::header_key()) == Lookup::Found(wanted)).then_some(index)
     }
 
@@ -231,7 +232,7 @@ enum Fault {
     /// Somebody else is in the way; the file is fine.
     Busy,
     /// The file is no good.
-    Damaged(String),
+    Damaged,
     /// The system refused (full disk, permissions, ...); nothing is known of the file.
     Refused(String),
 }
@@ -240,16 +241,15 @@ impl<E: Into<redb::Error>> From<E> for Fault {
     fn from(error: E) -> Self {
         use redb::Error as E;
         let error = error.into();
-        let text = error.to_string();
         match error {
             E::DatabaseAlreadyOpen | E::LockProtocolMismatch | E::WouldBlock => Self::Busy,
             E::Io(error) => match error.kind() {
                 io::ErrorKind::WouldBlock => Self::Busy,
                 // A damaged block, a file that is no redb file, a file that ends too early.
-                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::Damaged(text),
-                _ => Self::Refused(text),
+                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::Damaged,
+                _ => Self::Refused(error.to_string()),
             },
-            _ => Self::Damaged(text),
+            _ => Self::Damaged,
         }
     }
 }
@@ -260,7 +260,7 @@ impl<E: Into<redb::Error>> From<E> for Fault {
 /// this does nothing.
 fn contain<T>(run: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
     // Unwind safe: after a panic the redb handle answers errors at most, and no value of ours is half changed.
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(Fault::Damaged("redb panicked".to_owned())))
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(Fault::Damaged))
 }
 
 /// A redb handle that is not used, unlocked or closed by a forked child, and whose closing cannot panic.

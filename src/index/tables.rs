@@ -119,8 +119,10 @@ fn hash(key: &Key, value: &[u8]) -> u64 {
     u64::from(first) << 32 | u64::from(crc(1, key, value))
 }
 
-pub(super) fn header(store: &StoreId) -> Vec<u8> {
-    [&FORMAT.to_le_bytes()[..], store.as_bytes()].concat()
+/// What a file must say to be used: the version, the store, and the file itself (device and inode). A copy is no good:
+/// a file copied while a writer was at work is a mixture of states, each of its blocks valid.
+pub(super) fn header(store: &StoreId, identity: u64) -> Vec<u8> {
+    [&FORMAT.to_le_bytes()[..], store.as_bytes(), &identity.to_le_bytes()].concat()
 }
 
 pub(super) fn mark_payload(mark: &Mark) -> Vec<u8> {

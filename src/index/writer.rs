@@ -78,7 +78,7 @@ impl<'a> IndexWriter<'a> {
         let mut writer = Self { vfs, path: path.to_path_buf(), store: *store, database: None, _lock: lock };
         writer.database = match writer.open_database() {
             Ok(database) => Some(database),
-            Err(Fault::Damaged(_)) => writer.begin_anew().ok(),
+            Err(Fault::Damaged) => writer.begin_anew().ok(),
             Err(Fault::Busy | Fault::Refused(_)) => None,
         };
         writer.database.is_some().then_some(writer)
@@ -103,12 +103,15 @@ impl<'a> IndexWriter<'a> {
                 self.database = None;
                 Outcome::Refused(text)
             }
-            Err(Fault::Damaged(_)) => match self.begin_anew() {
+            Err(Fault::Damaged) => match self.begin_anew() {
                 Ok(database) => {
                     self.database = Some(database);
                     Outcome::Rebuilt
                 }
-                Err(fault) => Outcome::Refused(format!("{fault:?}")),
+                Err(Fault::Refused(text)) => Outcome::Refused(text),
+                Err(Fault::Busy | Fault::Damaged) => {
+                    Outcome::Refused("a new index could not be made".to_owned())
+                }
             },
         }
     }
@@ -123,6 +126,7 @@ impl<'a> IndexWriter<'a> {
             }
             Err(error) => return Err(refused(error)),
         };
+        let identity = self.vfs.metadata(&self.path).map_err(refused)?.identity;
         let database = contain(|| {
             let mut builder = Builder::new();
             builder.set_cache_size(WRITE_CACHE_BYTES).set_concurrency_mode(ConcurrencyMode::MultiWriter);
@@ -130,7 +134,7 @@ impl<'a> IndexWriter<'a> {
             Ok(Contained::new(builder.create_with_backend(file)?))
         })?;
         let Some(handle) = database.get() else { return Err(Fault::Busy) };
-        let wanted = tables::header(&self.store);
+        let wanted = tables::header(&self.store, identity);
         contain(|| {
             if fresh {
                 return put_header(handle, &wanted);
@@ -141,7 +145,7 @@ impl<'a> IndexWriter<'a> {
             if value.is_some_and(|value| tables::unseal(&key, value.value()) == Some(wanted.as_slice())) {
                 Ok(())
             } else {
-                Err(Fault::Damaged("another version, or another store's".to_owned()))
+                Err(Fault::Damaged)
             }
         })?;
         Ok(database)
@@ -221,7 +225,7 @@ impl Changes<'_> {
     fn tally(&self, key: &Key) -> Result<Tally, Fault> {
         match self.tallies.get(&kind_of(key)) {
             Some(tally) => Ok(*tally),
-            None => tally_in(&self.table, kind_of(key))?.ok_or_else(|| Fault::Damaged("a tally".to_owned())),
+            None => tally_in(&self.table, kind_of(key))?.ok_or_else(|| Fault::Damaged),
         }
     }
 
