@@ -136,7 +136,7 @@ impl Index {
 
     /// How far the index covers which segments. Read this first: rows read later are never older than these marks.
     pub fn marks(&self) -> Option<Vec<Mark>> {
-        self.read(|table| marks_in(table))
+        self.read(marks_in)
     }
 
     /// One row.
@@ -289,5 +289,46 @@ impl<T> Drop for Contained<T> {
                 let _ = catch_unwind(AssertUnwindSafe(|| drop(handle)));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vfs::OsVfs;
+    use crate::vfs::fork::tests::in_forked_child;
+
+    const STORE: StoreId = StoreId::from_bytes([1; 16]);
+
+    fn rows(text: &str) -> Checkpoint {
+        let rows =
+            (0..50u8).map(|i| (0, Uid::from_bytes([i; 16]), format!("{text} {i}").into_bytes())).collect();
+        Checkpoint { rows, ..Checkpoint::default() }
+    }
+
+    #[test]
+    fn a_forked_child_neither_uses_nor_closes_what_it_inherited() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(INDEX_FILE);
+        let mut writer = IndexWriter::open(&OsVfs, &path, &STORE, "parent").unwrap();
+        assert_eq!(writer.checkpoint(&rows("one")), Outcome::Written);
+        let index = Index::open_read(&OsVfs, &path, &STORE).unwrap();
+        let (mut inherited, mut read) = (Some(writer), Some(index));
+        let code = in_forked_child(|| {
+            let missed =
+                read.as_ref().is_some_and(|index| index.row(0, &Uid::from_bytes([1; 16])) == Lookup::Miss);
+            let refused = inherited
+                .as_mut()
+                .is_some_and(|w| matches!(w.checkpoint(&rows("child")), Outcome::Refused(_)));
+            drop((inherited.take(), read.take()));
+            let locked = IndexWriter::open(&OsVfs, &path, &STORE, "child").is_none();
+            u8::from(!(missed && refused && locked))
+        });
+        assert_eq!(code, 0);
+        let (mut writer, index) = (inherited.unwrap(), read.unwrap());
+        assert_eq!(writer.checkpoint(&rows("two")), Outcome::Written);
+        assert_eq!(index.row(0, &Uid::from_bytes([7; 16])), Lookup::Found(b"two 7".to_vec()));
+        drop(writer);
+        assert_eq!(Index::open_read(&OsVfs, &path, &STORE).unwrap().rows(0).unwrap().len(), 50);
     }
 }

@@ -172,14 +172,23 @@ fn put_header(database: &Database, header: &[u8]) -> Result<(), Fault> {
 fn write(database: &Database, checkpoint: &Checkpoint) -> Result<(), Fault> {
     let transaction = database.try_begin_write()?;
     let mut changes = Changes { table: transaction.open_table(tables::TABLE)?, tallies: BTreeMap::new() };
-    let no_such_kind = || Fault::Refused("row kinds go up to 239".to_owned());
+    let row_key = |kind, uid| {
+        tables::row_key(kind, uid).ok_or_else(|| Fault::Refused("row kinds go up to 239".to_owned()))
+    };
+    // In the order of the keys: several times faster than at random when there are many.
+    let mut rows = BTreeMap::new();
     for (kind, uid, row) in &checkpoint.rows {
-        changes.set(&tables::row_key(*kind, uid).ok_or_else(no_such_kind)?, row)?;
+        rows.insert(row_key(*kind, uid)?, row);
+    }
+    for (key, row) in rows {
+        changes.set(&key, row)?;
     }
     for (kind, uid) in &checkpoint.removed_rows {
-        changes.remove(&tables::row_key(*kind, uid).ok_or_else(no_such_kind)?)?;
+        changes.remove(&row_key(*kind, uid)?)?;
     }
-    for (run, segments) in &checkpoint.postings {
+    let postings: BTreeMap<_, _> =
+        checkpoint.postings.iter().map(|(run, segments)| (run, segments)).collect();
+    for (run, segments) in postings {
         changes.set(&tables::key(tables::POSTING, run.as_bytes()), &tables::posting_payload(segments))?;
     }
     for segment in &checkpoint.removed_segments {
@@ -225,7 +234,7 @@ impl Changes<'_> {
     fn tally(&self, key: &Key) -> Result<Tally, Fault> {
         match self.tallies.get(&kind_of(key)) {
             Some(tally) => Ok(*tally),
-            None => tally_in(&self.table, kind_of(key))?.ok_or_else(|| Fault::Damaged),
+            None => tally_in(&self.table, kind_of(key))?.ok_or(Fault::Damaged),
         }
     }
 
