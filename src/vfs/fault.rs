@@ -330,6 +330,11 @@ impl Vfs for FaultVfs {
     fn lock_holder(&self, path: &Path) -> String {
         self.shared.inner.lock_holder(path)
     }
+
+    fn open_os_file(&self, path: &Path, mode: OpenMode) -> io::Result<std::fs::File> {
+        self.check(Call::Open)?;
+        self.shared.inner.open_os_file(path, mode)
+    }
 }
 
 #[derive(Debug)]

@@ -100,6 +100,11 @@ pub trait Vfs: Send + Sync + fmt::Debug {
     fn try_lock(&self, path: &Path, holder: &str) -> io::Result<Option<Box<dyn HeldLock>>>;
     /// What the present or last holder wrote into a lock file; empty if unknown.
     fn lock_holder(&self, path: &Path) -> String;
+    /// The operating system's own file, for the one library (the index's) that wants to lock parts of it itself;
+    /// `Unsupported` where there is no such file.
+    fn open_os_file(&self, _path: &Path, _mode: OpenMode) -> io::Result<std::fs::File> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// An open file.

@@ -35,13 +35,7 @@ pub struct OsVfs;
 
 impl Vfs for OsVfs {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>> {
-        let mut options = OpenOptions::new();
-        match mode {
-            OpenMode::Read => options.read(true),
-            OpenMode::ReadWrite => options.read(true).write(true),
-            OpenMode::CreateNew => options.read(true).write(true).create_new(true),
-        };
-        Ok(Arc::new(OsFile { file: options.open(path)?, path: path.to_path_buf() }))
+        Ok(Arc::new(OsFile { file: self.open_os_file(path, mode)?, path: path.to_path_buf() }))
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<Entry>> {
@@ -122,6 +116,16 @@ impl Vfs for OsVfs {
         let count = File::open(path).and_then(|file| read_fully(&file, &mut buffer, 0)).unwrap_or(0);
         let text = String::from_utf8_lossy(buffer.get(..count).unwrap_or_default());
         text.lines().next().unwrap_or_default().to_owned()
+    }
+
+    fn open_os_file(&self, path: &Path, mode: OpenMode) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        match mode {
+            OpenMode::Read => options.read(true),
+            OpenMode::ReadWrite => options.read(true).write(true),
+            OpenMode::CreateNew => options.read(true).write(true).create_new(true),
+        };
+        options.open(path)
     }
 }
 
@@ -248,7 +252,7 @@ impl VfsFile for OsFile {
 
     fn map(&self, offset: u64, len: usize) -> io::Result<Arc<dyn SharedWords>> {
         let invalid = |text| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        if len == 0 || len % PAGE_BYTES != 0 || offset % PAGE_BYTES as u64 != 0 {
+        if len == 0 || !len.is_multiple_of(PAGE_BYTES) || !offset.is_multiple_of(PAGE_BYTES as u64) {
             return invalid("a map starts and ends at multiples of 4096 and is not empty");
         }
         let file_len = self.len()?;
