@@ -27,6 +27,16 @@ pub const BATCH_TAGS_MAX: usize = 100;
 pub const BATCH_ITEMS_MAX: usize = 1_000;
 /// Most results of one search page (MLflow's limit).
 pub const SEARCH_RESULTS_MAX: usize = 50_000;
+/// Longest filter or `order_by` text in bytes (MLflow has no limit; a list of 30,000 run ids fits).
+pub const FILTER_BYTES_MAX: usize = 1024 * 1024;
+/// Comparisons in one filter.
+pub const FILTER_CLAUSES_MAX: usize = 1_000;
+/// How deep parentheses and NOT may nest in a filter.
+pub const FILTER_DEPTH_MAX: usize = 64;
+/// Longest pattern of LIKE and ILIKE in bytes: matching costs at most pattern times value.
+pub const LIKE_PATTERN_BYTES_MAX: usize = 10_000;
+/// Keys in one `order_by` list.
+pub const ORDER_BY_KEYS_MAX: usize = 100;
 /// Longest data set name, in characters.
 pub const DATASET_NAME_CHARS_MAX: usize = 500;
 /// Longest data set digest, in characters.

@@ -1,1 +1,3 @@
+//! The program `mlrs-db`.
+
 fn main() {}
