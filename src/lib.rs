@@ -18,3 +18,10 @@ pub mod store;
 pub mod vfs;
 
 pub use error::{Error, Result};
+pub use model::{Dataset, DatasetInput, Experiment, Lifecycle, Point, Points, RunData, RunStatus};
+pub use query::ViewType;
+pub use query::grammar::Dialect;
+pub use store::{
+    ArtifactInfo, Durability, ExperimentHandle, ExperimentOptions, ExperimentSearch, History, HistoryPage,
+    Metric, MetricSummary, Options, Page, Run, RunOptions, RunSearch, Series, SharedMapping, Store,
+};

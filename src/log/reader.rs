@@ -91,6 +91,9 @@ impl LogReader {
                 break;
             }
         }
+        if next.is_same(&known) {
+            return Ok(known);
+        }
         let next = Arc::new(next);
         *self.view.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::clone(&next);
         Ok(next)
@@ -142,6 +145,36 @@ impl LogReader {
 }
 
 impl View {
+    fn is_same(&self, other: &Self) -> bool {
+        let same = |a: &(Arc<Segment>, Arc<SegmentState>), b: &(Arc<Segment>, Arc<SegmentState>)| {
+            Arc::ptr_eq(&a.0, &b.0) && Arc::ptr_eq(&a.1, &b.1)
+        };
+        self.segments.len() == other.segments.len()
+            && self.all.len() == other.all.len()
+            && self.segments.iter().zip(&other.segments).all(|(a, b)| same(a, b))
+            && self.problems == other.problems
+    }
+
+    /// Events that `known` did not have, each once per segment.
+    pub(crate) fn new_events(&self, known: &View, visit: &mut dyn FnMut(Event)) -> Result<()> {
+        let before: HashMap<SegmentId, &Arc<SegmentState>> =
+            known.segments.iter().map(|(s, state)| (s.header.id, state)).collect();
+        for (segment, state) in &self.segments {
+            let mut from = 0;
+            match before.get(&segment.header.id) {
+                Some(old) if Arc::ptr_eq(old, state) => continue,
+                Some(old) => from = old.valid_len,
+                // A sealed or compacted copy of what was known in full has nothing new.
+                None if is_copy_of_known(state, &before) => continue,
+                None => {}
+            }
+            for offset in event_offsets(segment, state, from)? {
+                read_event(segment, offset)?.into_iter().for_each(&mut *visit);
+            }
+        }
+        Ok(())
+    }
+
     /// Leaves out what others replace, and looks for missing numbers.
     fn settle(&mut self, log_dir: &Path) {
         let mut replaced: HashMap<SegmentId, u64> = HashMap::new();
@@ -229,19 +262,7 @@ impl View {
     /// All events of all segments, each once, in file order.
     pub(crate) fn for_each_event(&self, visit: &mut dyn FnMut(Event)) -> Result<()> {
         for (segment, state) in &self.segments {
-            let mut offsets = Vec::new();
-            for directory in &state.directories {
-                for row in &directory.head.rows {
-                    if row.kind != BLOB_ENTITY {
-                        offsets.extend(segment.row_entry(directory, row)?.events);
-                    }
-                }
-            }
-            let tail = state.tail.entities.values().filter(|(kind, _)| *kind != BLOB_ENTITY);
-            offsets.extend(tail.flat_map(|(_, entry)| entry.events.iter().copied()));
-            offsets.sort_unstable();
-            offsets.dedup();
-            for offset in offsets {
+            for offset in event_offsets(segment, state, 0)? {
                 read_event(segment, offset)?.into_iter().for_each(&mut *visit);
             }
         }
@@ -329,6 +350,35 @@ impl View {
         }
         Ok(true)
     }
+}
+
+fn is_copy_of_known(state: &SegmentState, known: &HashMap<SegmentId, &Arc<SegmentState>>) -> bool {
+    let read = |one: &crate::format::segment::Replaced| {
+        known.get(&one.id).is_some_and(|old| old.valid_len >= one.valid_len)
+    };
+    !state.replaced.is_empty() && state.replaced.iter().all(read)
+}
+
+/// Offsets of a segment's event frames from `from` on, in order.
+pub(crate) fn event_offsets(segment: &Segment, state: &SegmentState, from: u64) -> Result<Vec<u64>> {
+    let mut offsets = Vec::new();
+    let directories = state.directories.iter().zip(1..);
+    for (directory, next) in directories {
+        // A directory covers up to the next one's start; the last one up to the tail.
+        let end = state.directories.get(next).map_or(state.tail.covers_from, |d| d.head.covers_from);
+        if end <= from {
+            continue;
+        }
+        for row in directory.head.rows.iter().filter(|row| row.kind != BLOB_ENTITY) {
+            offsets.extend(segment.row_entry(directory, row)?.events);
+        }
+    }
+    let tail = state.tail.entities.values().filter(|(kind, _)| *kind != BLOB_ENTITY);
+    offsets.extend(tail.flat_map(|(_, entry)| entry.events.iter().copied()));
+    offsets.retain(|&offset| offset >= from);
+    offsets.sort_unstable();
+    offsets.dedup();
+    Ok(offsets)
 }
 
 /// Reads one event; `None` if a newer program wrote it as ignorable.

@@ -21,7 +21,7 @@ use crate::id::{Origin, SegmentId, Uid};
 use crate::limits::COLUMN_POINTS_MAX;
 use crate::log::column_reader::{ColumnReader, DecodedColumn};
 use crate::log::origin_stream::OriginStream;
-use crate::log::reader::{SeriesPart, View};
+use crate::log::reader::{SeriesPart, View, event_offsets};
 use crate::log::segment_reader::Segment;
 use crate::log::segment_writer::{BatchColumn, SegmentWriter};
 use crate::vfs::Vfs;
@@ -128,17 +128,7 @@ fn rewrite(sources: &[Arc<Segment>], writer: &mut SegmentWriter) -> Result<()> {
 fn copy_events(view: &View, writer: &mut SegmentWriter) -> Result<()> {
     let mut seen = std::collections::HashSet::new();
     for (segment, state) in &view.segments {
-        let mut offsets = Vec::new();
-        for directory in &state.directories {
-            for row in directory.head.rows.iter().filter(|row| row.kind != BLOB_ENTITY) {
-                offsets.extend(segment.row_entry(directory, row)?.events);
-            }
-        }
-        let tail = state.tail.entities.values().filter(|(kind, _)| *kind != BLOB_ENTITY);
-        offsets.extend(tail.flat_map(|(_, entry)| entry.events.iter().copied()));
-        offsets.sort_unstable();
-        offsets.dedup();
-        for offset in offsets {
+        for offset in event_offsets(segment, state, 0)? {
             let payload = segment.read_payload(offset, FrameKind::Event)?;
             if seen.insert(*blake3::hash(&payload).as_bytes()) {
                 let entities = event_entities(&payload).map_err(|m| m.at(&segment.path, offset))?;

@@ -1,2 +1,280 @@
-//! The public API.
+//! The public API: a store, its experiments, runs and series.
+//!
+//! Contract: [`Store`] is a cheap handle (`Clone + Send + Sync`) on one directory; the last one that is dropped closes
+//! it. A call that returned `Ok` survives `kill -9`; what else it survives is [`Durability`]. Reading never waits for
+//! writers, of this process or others. Nothing global: no logger, no thread once the last handle is gone.
+
+mod artifacts;
+mod experiments;
+mod histories;
+mod identity;
+mod metrics;
+mod options;
 pub mod report;
+mod runs;
+mod search;
+mod series;
+mod state;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use crate::catalog::Catalog;
+use crate::error::{Error, Result};
+use crate::format::event::Operation;
+use crate::id::{Stamp, StoreId, Uid, WriterId};
+use crate::log::{BulkColumn, LOG_DIR, LogReader, LogWriter, recover_dead_writers};
+use crate::query::snapshot::Snapshot;
+use crate::vfs::Vfs;
+
+pub use artifacts::ArtifactInfo;
+pub use experiments::{ExperimentHandle, ExperimentOptions};
+pub use histories::{History, HistoryPage};
+pub use metrics::MetricSummary;
+pub use options::{Durability, Options, SharedMapping};
+pub use runs::{Metric, Run, RunOptions};
+pub use search::{ExperimentSearch, Page, RunSearch};
+pub use series::Series;
+
+use metrics::MetricsCache;
+use state::{State, Want, claim_lock};
+
+/// A store: one directory of metric data.
+///
+/// ```
+/// # fn main() -> mlrs_db::Result<()> {
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let path = directory.path().join("my-store");
+/// use mlrs_db::{RunOptions, RunStatus, Store};
+///
+/// let store = Store::open(&path)?;
+/// let experiment = store.experiment("mnist")?;
+/// let run = experiment.start_run(RunOptions::new().name("lr-3").param("lr", "0.1"))?;
+/// let loss = run.series("train/loss")?;
+/// for step in 0..100 {
+///     loss.log(step, 1.0 / (step + 1) as f64)?;
+/// }
+/// run.finish(RunStatus::Finished)?;
+///
+/// let points = store.history(run.id(), "train/loss")?.steps(10..).collect()?;
+/// assert_eq!(points.len(), 90);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Store {
+    pub(crate) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub vfs: Arc<dyn Vfs>,
+    pub root: PathBuf,
+    pub id: StoreId,
+    pub options: Options,
+    pub reader: LogReader,
+    writer: Option<LogWriter>,
+    /// Whether dead writers' live files were looked for.
+    recovered: OnceLock<()>,
+    recovering: Mutex<()>,
+    state: Mutex<State>,
+    metrics: Mutex<MetricsCache>,
+}
+
+impl Store {
+    /// Opens a store for reading and writing; makes it if there is none.
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Options::default().open(path)
+    }
+
+    /// Options, to be finished with [`Options::open`].
+    pub fn options() -> Options {
+        Options::default()
+    }
+
+    pub(crate) fn open_with(root: &Path, options: Options) -> Result<Self> {
+        let vfs = Arc::clone(&options.vfs);
+        let id = match identity::read(vfs.as_ref(), root)? {
+            Some(id) => id,
+            None => Self::make(vfs.as_ref(), root, &options)?,
+        };
+        let writer = if options.read_only {
+            None
+        } else {
+            Some(LogWriter::new(Arc::clone(&vfs), root, id, options.writer())?)
+        };
+        let writer_id = writer.as_ref().map_or(WriterId::default(), LogWriter::id);
+        let inner = Inner {
+            reader: LogReader::new(Arc::clone(&vfs), root),
+            vfs,
+            root: root.to_path_buf(),
+            id,
+            options,
+            writer,
+            recovered: OnceLock::new(),
+            recovering: Mutex::new(()),
+            state: Mutex::new(State::new(writer_id)),
+            metrics: Mutex::default(),
+        };
+        // Refuses at once what a newer program wrote.
+        inner.reader.refresh()?;
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    fn make(vfs: &dyn Vfs, root: &Path, options: &Options) -> Result<StoreId> {
+        let not_a_store = |reason: &str| Error::NotAStore { path: root.to_path_buf(), reason: reason.into() };
+        if options.read_only || !options.create {
+            return Err(not_a_store(
+                "it has no file MLRS; make a store with `mlrs-db init` or name another directory",
+            ));
+        }
+        let occupied = vfs.list(root).is_ok_and(|entries| !entries.is_empty());
+        // A copied `log/` without its identity is a store all the same.
+        if occupied && vfs.metadata(&root.join(LOG_DIR)).is_err() {
+            return Err(not_a_store(
+                "the directory is not empty and has no file MLRS; name a new or empty one",
+            ));
+        }
+        identity::create(vfs, root)
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.inner.root
+    }
+
+    /// The random identity that the store got when it was made.
+    pub fn id(&self) -> StoreId {
+        self.inner.id
+    }
+
+    /// Makes everything durable that was logged before the call, whatever [`Durability`] says.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a sync fails: the handle is poisoned then, because what the system kept is unknown.
+    pub fn sync(&self) -> Result<()> {
+        match &self.inner.writer {
+            Some(writer) => writer.sync(),
+            None => Ok(()),
+        }
+    }
+
+    /// Hands over all points, closes and seals the segments, makes all of it durable and removes the live file.
+    /// Dropping the last handle does the same, but has nobody to tell of errors. Other clones fail afterwards.
+    ///
+    /// # Errors
+    /// Whatever the disk says; then nothing acknowledged is lost, and the next open goes on from there.
+    pub fn close(self) -> Result<()> {
+        match &self.inner.writer {
+            Some(writer) => writer.close(),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Inner {
+    pub(crate) fn lock_state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The writing side. The first call brings home what dead writers left in live files.
+    pub(crate) fn writer(&self) -> Result<&LogWriter> {
+        let writer = self.writer.as_ref().ok_or_else(|| Error::ReadOnly { path: self.root.clone() })?;
+        if self.recovered.get().is_none() {
+            let _one = self.recovering.lock().unwrap_or_else(PoisonError::into_inner);
+            if self.recovered.get().is_none() {
+                recover_dead_writers(&self.vfs, &self.root, writer, &self.reader)?;
+                let _ = self.recovered.set(());
+            }
+        }
+        Ok(writer)
+    }
+
+    /// The catalog, current, with what is wanted in memory.
+    pub(crate) fn current(&self, want: Want) -> Result<MutexGuard<'_, State>> {
+        let mut state = self.lock_state();
+        state.refresh(&self.reader)?;
+        state.ensure(want)?;
+        Ok(state)
+    }
+
+    /// One look at all data.
+    pub(crate) fn snapshot(&self) -> Result<Snapshot> {
+        Snapshot::take(self.vfs.as_ref(), &self.root, &self.reader)
+    }
+
+    pub(crate) fn claim_timeout(&self) -> Duration {
+        Duration::from_millis(self.options.stall_timeout_ms)
+    }
+
+    /// Changes metadata: `change` sees the current catalog and says what to write; nothing is written if it says
+    /// nothing. A `claim` (a name, a param of somebody else's run) holds the store's lock meanwhile.
+    pub(crate) fn change(
+        &self,
+        wants: &[Want],
+        claim: bool,
+        change: impl FnOnce(&Catalog) -> Result<Vec<Operation>>,
+    ) -> Result<Option<Stamp>> {
+        self.change_with(wants, claim, &[], change)
+    }
+
+    /// The same, with columns of own series that count only together with the change.
+    pub(crate) fn change_with(
+        &self,
+        wants: &[Want],
+        claim: bool,
+        columns: &[BulkColumn<'_>],
+        change: impl FnOnce(&Catalog) -> Result<Vec<Operation>>,
+    ) -> Result<Option<Stamp>> {
+        let writer = self.writer()?;
+        let mut state = self.lock_state();
+        let mut held = None;
+        if claim {
+            // Caught up before, so that under the lock only the delta is read.
+            state.refresh(&self.reader)?;
+            held = claim_lock(self.vfs.as_ref(), &self.root, self.claim_timeout())?;
+            state.refresh(&self.reader)?;
+        } else if wants.iter().any(|want| !state.has(*want)) {
+            state.refresh(&self.reader)?;
+        }
+        for want in wants {
+            state.ensure(*want)?;
+        }
+        let operations = change(&state.catalog)?;
+        if operations.is_empty() && columns.is_empty() {
+            return Ok(None);
+        }
+        let event = state.event(operations)?;
+        writer.append_event_with(&event, columns)?;
+        let stamp = state.wrote(&event)?;
+        drop(held);
+        Ok(Some(stamp))
+    }
+
+    /// Resolves a run id as callers spell it.
+    pub(crate) fn run_uid(&self, id: &str) -> Result<Uid> {
+        let missing = || Error::not_found("run", id);
+        if let Ok(uid) = id.parse::<Uid>() {
+            let state = self.current(Want::Entity(uid))?;
+            if state.catalog.run(uid).is_some() {
+                return Ok(uid);
+            }
+        }
+        // An imported run whose directory name is no uid, or whose id another tree had first.
+        let state = self.current(Want::All)?;
+        state.catalog.run_by_id(id).map(|run| run.uid()).ok_or_else(missing)
+    }
+
+    /// Resolves an experiment id (or uid) as callers spell it.
+    pub(crate) fn experiment_uid(&self, id: &str) -> Result<Uid> {
+        let state = self.current(Want::Experiments)?;
+        let by_id = state.catalog.experiment_by_id(id);
+        let by_uid = || id.parse().ok().and_then(|uid| state.catalog.experiment(uid));
+        let found = by_id.or_else(by_uid).ok_or_else(|| Error::not_found("experiment", id))?;
+        Ok(found.uid())
+    }
+}

@@ -1,0 +1,260 @@
+//! Artifacts: files of a run.
+//!
+//! Contract: without a given location they are inside the store, under `artifacts/<experiment>/<run>/artifacts`, and the
+//! location is rendered for whoever asks, so a store can be moved. A path that leaves the run's folder is refused.
+
+use std::path::{Component, Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::catalog::Entity;
+use crate::error::{Error, Result};
+use crate::format::event::Field;
+use crate::id::Uid;
+use crate::store::state::Want;
+use crate::store::{Inner, Store};
+use crate::vfs::OpenMode;
+
+/// One artifact, or a folder of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ArtifactInfo {
+    /// Path relative to the run's artifacts, with `/`.
+    pub path: String,
+    /// Whether it is a folder.
+    pub is_dir: bool,
+    /// Bytes; none for a folder.
+    pub size: Option<u64>,
+}
+
+/// A relative path inside a run's artifacts.
+pub(crate) fn relative(path: &str) -> Result<PathBuf> {
+    let refused = || Error::invalid(format!("Invalid path: '{path}' leaves the artifacts of its run"));
+    if path.contains('\0') {
+        return Err(refused());
+    }
+    let mut clean = PathBuf::new();
+    for component in Path::new(path).components() {
+        match component {
+            Component::Normal(part) => clean.push(part),
+            Component::CurDir => {}
+            _ => return Err(refused()),
+        }
+    }
+    Ok(clean)
+}
+
+/// A `file:` URI of an absolute path (RFC 8089), with everything but unreserved characters percent-encoded.
+pub(crate) fn file_uri(path: &Path) -> String {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let mut uri = String::from("file://");
+    for byte in absolute.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'A'..=b'Z'
+            | b'a'..=b'z'
+            | b'0'..=b'9'
+            | b'/'
+            | b'-'
+            | b'.'
+            | b'_'
+            | b'~'
+            | b'+'
+            | b'@'
+            | b':' => {
+                uri.push(char::from(*byte));
+            }
+            other => uri.push_str(&format!("%{other:02X}")),
+        }
+    }
+    uri
+}
+
+/// The path of a `file:` URI or a plain path; `None` for other schemes.
+pub(crate) fn path_of_uri(uri: &str) -> Option<PathBuf> {
+    let rest = match uri.split_once(':') {
+        Some(("file", rest)) => {
+            rest.strip_prefix("//localhost").or_else(|| rest.strip_prefix("//")).unwrap_or(rest)
+        }
+        Some((scheme, _)) if scheme.len() > 1 && !scheme.contains('/') => return None,
+        _ => return Some(PathBuf::from(uri)),
+    };
+    let mut bytes = Vec::with_capacity(rest.len());
+    let mut iter = rest.bytes();
+    while let Some(byte) = iter.next() {
+        if byte == b'%' {
+            let pair = [iter.next()?, iter.next()?];
+            bytes.push(u8::from_str_radix(std::str::from_utf8(&pair).ok()?, 16).ok()?);
+        } else {
+            bytes.push(byte);
+        }
+    }
+    Some(PathBuf::from(String::from_utf8(bytes).ok()?))
+}
+
+impl Inner {
+    /// The folder of a run's artifacts inside the store.
+    pub(crate) fn artifact_dir(&self, experiment: Uid, run: Uid) -> PathBuf {
+        let experiment = self.root.join("artifacts").join(experiment.to_string());
+        experiment.join(run.to_string()).join("artifacts")
+    }
+
+    fn artifact_root(&self, entity: &Entity, location: Option<&str>) -> ArtifactRoot {
+        if let Some(uri) = entity.text(Field::ARTIFACT_URI) {
+            return ArtifactRoot::Given(uri.to_owned());
+        }
+        match location {
+            Some(location) => {
+                ArtifactRoot::Given(format!("{}/{}/artifacts", location.trim_end_matches('/'), entity.uid()))
+            }
+            None => {
+                let experiment = entity.reference(Field::EXPERIMENT).unwrap_or_default();
+                ArtifactRoot::Inside(self.artifact_dir(experiment, entity.uid()))
+            }
+        }
+    }
+}
+
+/// Where a run's artifacts are.
+enum ArtifactRoot {
+    Given(String),
+    Inside(PathBuf),
+}
+
+impl Store {
+    fn artifact_root(&self, run_id: &str) -> Result<ArtifactRoot> {
+        let uid = self.inner.run_uid(run_id)?;
+        let mut state = self.inner.lock_state();
+        state.ensure(Want::Experiments)?;
+        let run = state.catalog.run(uid).ok_or_else(|| Error::not_found("run", run_id))?;
+        let experiment = run.reference(Field::EXPERIMENT).and_then(|uid| state.catalog.experiment(uid));
+        let location = experiment.and_then(|e| e.text(Field::ARTIFACT_LOCATION));
+        Ok(self.inner.artifact_root(run, location))
+    }
+
+    /// Where a run's artifacts are: the location that was given or imported, else a `file:` URI inside the store.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn artifact_location(&self, run_id: &str) -> Result<String> {
+        Ok(match self.artifact_root(run_id)? {
+            ArtifactRoot::Given(uri) => uri,
+            ArtifactRoot::Inside(path) => file_uri(&path),
+        })
+    }
+
+    /// The folder of a run's artifacts. Artifacts that were imported are inside the store although their URI is that of
+    /// the tree they came from, so the folder inside the store comes first if it is there.
+    fn artifact_folder(&self, run_id: &str) -> Result<PathBuf> {
+        let uid = self.inner.run_uid(run_id)?;
+        let experiment = {
+            let state = self.inner.lock_state();
+            state.catalog.run(uid).and_then(|run| run.reference(Field::EXPERIMENT)).unwrap_or_default()
+        };
+        let inside = self.inner.artifact_dir(experiment, uid);
+        if self.inner.vfs.metadata(&inside).is_ok() {
+            return Ok(inside);
+        }
+        match self.artifact_root(run_id)? {
+            ArtifactRoot::Inside(path) => Ok(path),
+            ArtifactRoot::Given(uri) => path_of_uri(&uri).ok_or_else(|| {
+                Error::InvalidState(format!(
+                    "artifacts of run {run_id} are at {uri}: use that service's own tools"
+                ))
+            }),
+        }
+    }
+
+    /// Copies a file into a run's artifacts, under a relative path; an existing one is replaced.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a path that leaves the run's folder, [`Error::Io`] if the source cannot be read.
+    pub fn put_artifact(&self, run_id: &str, source: &Path, path: &str) -> Result<()> {
+        let target = self.artifact_target(run_id, path)?;
+        let vfs = &self.inner.vfs;
+        let aside = target.with_extension(format!("part-{}", Uid::random()?));
+        vfs.copy_file(source, &aside).map_err(|e| Error::io("copy", source, e))?;
+        let file = vfs.open(&aside, OpenMode::Read).map_err(|e| Error::io("open", &aside, e))?;
+        file.sync_data().map_err(|e| Error::io("sync", &aside, e))?;
+        vfs.rename(&aside, &target).map_err(|e| Error::io("rename", &aside, e))
+    }
+
+    /// Writes bytes as an artifact; an existing one is replaced.
+    ///
+    /// # Errors
+    /// As [`Store::put_artifact`].
+    pub fn put_artifact_bytes(&self, run_id: &str, bytes: &[u8], path: &str) -> Result<()> {
+        let target = self.artifact_target(run_id, path)?;
+        let vfs = &self.inner.vfs;
+        let aside = target.with_extension(format!("part-{}", Uid::random()?));
+        let file = vfs.open(&aside, OpenMode::CreateNew).map_err(|e| Error::io("create", &aside, e))?;
+        file.write_all_at(bytes, 0).map_err(|e| Error::io("write", &aside, e))?;
+        file.sync_data().map_err(|e| Error::io("sync", &aside, e))?;
+        vfs.rename(&aside, &target).map_err(|e| Error::io("rename", &aside, e))
+    }
+
+    fn artifact_target(&self, run_id: &str, path: &str) -> Result<PathBuf> {
+        self.inner.writer()?;
+        let relative = relative(path)?;
+        if relative.as_os_str().is_empty() {
+            return Err(Error::invalid("an artifact needs a name"));
+        }
+        let target = self.artifact_folder(run_id)?.join(relative);
+        if let Some(parent) = target.parent() {
+            self.inner.vfs.create_dir_all(parent).map_err(|e| Error::io("create", parent, e))?;
+        }
+        Ok(target)
+    }
+
+    /// The path of an artifact in the file system, to read it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none, [`Error::InvalidArgument`] for a path that leaves the run's folder.
+    pub fn artifact_path(&self, run_id: &str, path: &str) -> Result<PathBuf> {
+        let found = self.artifact_folder(run_id)?.join(relative(path)?);
+        match self.inner.vfs.metadata(&found) {
+            Ok(_) => Ok(found),
+            Err(_) => Err(Error::not_found("artifact", path)),
+        }
+    }
+
+    /// Artifacts of a run directly under a path (empty for the top), by path.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a path that leaves the run's folder.
+    pub fn list_artifacts(&self, run_id: &str, path: &str) -> Result<Vec<ArtifactInfo>> {
+        let relative = relative(path)?;
+        let folder = self.artifact_folder(run_id)?.join(&relative);
+        let Ok(entries) = self.inner.vfs.list(&folder) else { return Ok(Vec::new()) };
+        let mut infos = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let metadata = self.inner.vfs.metadata(&folder.join(&entry.name));
+            let path = relative.join(&entry.name).to_string_lossy().replace('\\', "/");
+            let size = metadata.ok().filter(|_| !entry.is_dir).map(|m| m.len);
+            infos.push(ArtifactInfo { path, is_dir: entry.is_dir, size });
+        }
+        infos.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(infos)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_leave_the_folder_are_refused() {
+        for bad in ["../x", "a/../../x", "/etc/passwd", "a\0b"] {
+            assert!(relative(bad).is_err(), "{bad}");
+        }
+        assert_eq!(relative("./a/b c/é").unwrap(), PathBuf::from("a/b c/é"));
+        assert_eq!(relative("").unwrap(), PathBuf::new());
+    }
+
+    #[test]
+    fn file_uris_round_trip() {
+        let path = Path::new("/tmp/a b/é%20/#x");
+        assert_eq!(file_uri(path), "file:///tmp/a%20b/%C3%A9%2520/%23x");
+        assert_eq!(path_of_uri(&file_uri(path)).unwrap(), path);
+        assert_eq!(path_of_uri("/plain/path"), Some(PathBuf::from("/plain/path")));
+        assert_eq!(path_of_uri("s3://bucket/x"), None);
+    }
+}

@@ -1,0 +1,144 @@
+//! Histories as callers ask for them.
+//!
+//! Contract: a builder over `query::history`. Nothing is read before [`History::collect`] or [`History::page`].
+
+use std::ops::RangeBounds;
+
+use crate::error::{Error, Result};
+use crate::format::declare::OwnerKind;
+use crate::id::Uid;
+use crate::model::Points;
+use crate::query::history::{HistoryStream, HistoryToken, PointFilter, inclusive};
+use crate::store::Store;
+
+/// How often a snapshot with a hole is taken again before the hole is reported.
+const SNAPSHOTS_MAX: usize = 3;
+
+/// The history of one metric of one run.
+#[derive(Clone, Debug)]
+pub struct History {
+    store: Store,
+    run: Uid,
+    run_id: String,
+    key: String,
+    filter: Option<PointFilter>,
+    limit: Option<usize>,
+    gaps_allowed: bool,
+}
+
+/// Some points, and where the next ones are.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HistoryPage {
+    /// The points.
+    pub points: Points,
+    /// The token of the next page; none if this is the last.
+    pub next_page_token: Option<String>,
+}
+
+impl Store {
+    /// The history of a metric, in the order of logging; duplicates are kept. A metric that was never logged has an
+    /// empty history.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such run.
+    pub fn history(&self, run_id: &str, key: &str) -> Result<History> {
+        let run = self.inner.run_uid(run_id)?;
+        Ok(History {
+            store: self.clone(),
+            run,
+            run_id: run_id.to_owned(),
+            key: key.to_owned(),
+            filter: Some(PointFilter::default()),
+            limit: None,
+            gaps_allowed: false,
+        })
+    }
+}
+
+impl History {
+    /// Only points with these steps.
+    pub fn steps(mut self, steps: impl RangeBounds<i64>) -> Self {
+        self.filter =
+            self.filter.zip(inclusive(&steps)).map(|(filter, steps)| PointFilter { steps, ..filter });
+        self
+    }
+
+    /// Only points with these timestamps, in milliseconds since 1970.
+    pub fn timestamps(mut self, timestamps_ms: impl RangeBounds<i64>) -> Self {
+        let range = inclusive(&timestamps_ms);
+        self.filter =
+            self.filter.zip(range).map(|(filter, timestamps_ms)| PointFilter { timestamps_ms, ..filter });
+        self
+    }
+
+    /// At most this many points.
+    pub fn limit(mut self, limit: usize) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
+    /// Reads what is there although points are missing from the log (after damage); otherwise that is
+    /// [`Error::Gap`].
+    pub fn allow_gaps(mut self, gaps_allowed: bool) -> Self {
+        self.gaps_allowed = gaps_allowed;
+        self
+    }
+
+    fn with_stream<R>(
+        &self,
+        token: Option<&HistoryToken>,
+        read: impl Fn(HistoryStream) -> Result<R>,
+    ) -> Result<R> {
+        let mut attempt = 1;
+        loop {
+            let snapshot = self.store.inner.snapshot()?;
+            let result = snapshot
+                .series(self.run, OwnerKind::RUN, &self.key)
+                .and_then(|origins| {
+                    HistoryStream::new(&self.run_id, &self.key, &origins, token, self.gaps_allowed)
+                })
+                .and_then(&read);
+            match result {
+                // The look was taken while files changed hands; a hole that stays is damage.
+                Err(Error::Gap { .. } | Error::Io { .. }) if attempt < SNAPSHOTS_MAX => attempt += 1,
+                other => return other,
+            }
+        }
+    }
+
+    /// Reads the points into any collection of [`crate::model::Points`]' shape.
+    ///
+    /// # Errors
+    /// [`Error::Gap`] if points are missing, [`Error::Corrupt`] if they are damaged.
+    pub fn collect<C: From<Points>>(&self) -> Result<C> {
+        let Some(filter) = self.filter else { return Ok(Points::default().into()) };
+        let points = self.with_stream(None, |mut stream| match self.limit {
+            None => stream.collect(&filter),
+            Some(limit) => {
+                let mut points = Points::default();
+                stream.next_points(&filter, limit, &mut |p, _, _| points.push(p))?;
+                Ok(points)
+            }
+        })?;
+        Ok(points.into())
+    }
+
+    /// Reads the next `max` points from where `token` says, or from the start. Points that arrive later never move a
+    /// page; what was logged after the first page is not on any.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a token that is none of ours, and as [`History::collect`].
+    pub fn page(&self, max: usize, token: Option<&str>) -> Result<HistoryPage> {
+        let Some(filter) = self.filter else { return Ok(HistoryPage::default()) };
+        if max == 0 {
+            return Err(Error::invalid("a page holds at least one point"));
+        }
+        let token = token.map(HistoryToken::decode).transpose()?;
+        self.with_stream(token.as_ref(), |mut stream| {
+            let mut points = Points::default();
+            let more = stream.next_points(&filter, max, &mut |p, _, _| points.push(p))?;
+            let next = if more { stream.token().map(|t| t.encode()) } else { None };
+            Ok(HistoryPage { points, next_page_token: next })
+        })
+    }
+}

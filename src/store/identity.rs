@@ -1,0 +1,84 @@
+//! The file `MLRS`: that a directory is a store, and which.
+//!
+//! Contract: written once, when the store is made. 40 bytes: magic `MLRSDB\n\0`, major u16, minor u16, 0 u32, store id
+//! 16, 0 u32, crc32 of the first 36 bytes. Features live in each segment's header, not here.
+
+use std::io;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::format::cursor::Cursor;
+use crate::id::StoreId;
+use crate::vfs::{OpenMode, Vfs};
+
+/// Name of the file.
+pub(crate) const IDENTITY_FILE: &str = "MLRS";
+const MAGIC: [u8; 8] = *b"MLRSDB\n\0";
+const VERSION: u16 = 1;
+const BYTES: usize = 40;
+
+/// Reads who a store is; `None` if there is no such file.
+pub(crate) fn read(vfs: &dyn Vfs, root: &Path) -> Result<Option<StoreId>> {
+    let path = root.join(IDENTITY_FILE);
+    let file = match vfs.open(&path, OpenMode::Read) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::NotADirectory => return Ok(None),
+        Err(e) => return Err(Error::io("open", &path, e)),
+    };
+    let mut bytes = [0u8; BYTES];
+    let read = file.read_at(&mut bytes, 0).map_err(|e| Error::io("read", &path, e))?;
+    let body = bytes.get(..BYTES - 4).unwrap_or_default();
+    let mut cursor = Cursor::new(&bytes);
+    let malformed = |m: crate::error::Malformed| m.at(&path, 0);
+    let magic: [u8; 8] = cursor.array().map_err(malformed)?;
+    let major = cursor.u16().map_err(malformed)?;
+    let _minor = cursor.u16().map_err(malformed)?;
+    let _zero = cursor.u32().map_err(malformed)?;
+    let id = StoreId::from_bytes(cursor.array().map_err(malformed)?);
+    let _zero = cursor.u32().map_err(malformed)?;
+    let crc = cursor.u32().map_err(malformed)?;
+    if read < BYTES || magic != MAGIC || crc32fast::hash(body) != crc {
+        let reason = format!("its file {IDENTITY_FILE} is damaged or of another program");
+        return Err(Error::NotAStore { path: root.to_path_buf(), reason });
+    }
+    if major > VERSION {
+        return Err(Error::NewerFormat {
+            path,
+            what: "the store",
+            found: major.to_string(),
+            supported: VERSION.to_string(),
+        });
+    }
+    Ok(Some(id))
+}
+
+/// Makes a store of a directory, durably. If somebody else does so at the same time, one wins and both get its id.
+pub(crate) fn create(vfs: &dyn Vfs, root: &Path) -> Result<StoreId> {
+    let id = StoreId::random()?;
+    let mut bytes = Vec::with_capacity(BYTES);
+    bytes.extend_from_slice(&MAGIC);
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&[0; 6]);
+    bytes.extend_from_slice(id.as_bytes());
+    bytes.extend_from_slice(&[0; 4]);
+    let crc = crc32fast::hash(&bytes);
+    bytes.extend_from_slice(&crc.to_le_bytes());
+    vfs.create_dir_all(root).map_err(|e| Error::io("create", root, e))?;
+    // Written aside and linked, so that nobody ever sees half of it.
+    let aside = root.join(format!("{IDENTITY_FILE}.{id}"));
+    let file = vfs.open(&aside, OpenMode::CreateNew).map_err(|e| Error::io("create", &aside, e))?;
+    file.write_all_at(&bytes, 0).map_err(|e| Error::io("write", &aside, e))?;
+    file.sync_data().map_err(|e| Error::io("sync", &aside, e))?;
+    let path = root.join(IDENTITY_FILE);
+    let linked = vfs.hard_link(&aside, &path);
+    let removed = vfs.remove_file(&aside);
+    match linked {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(e) => return Err(Error::io("create", &path, e)),
+    }
+    removed.map_err(|e| Error::io("remove", &aside, e))?;
+    vfs.sync_dir(root).map_err(|e| Error::io("sync", root, e))?;
+    read(vfs, root)?.ok_or_else(|| Error::not_found("store", root.display().to_string()))
+}

@@ -1,0 +1,187 @@
+//! Metadata in memory: which entities are loaded, and how they follow the log.
+//!
+//! Contract: an entity is loaded from the events of all segments when somebody first asks, and kept current at every
+//! refresh. Order and repetition of events do not matter (`catalog`), so what this process wrote itself is applied at
+//! once and again, harmlessly, when it is read back.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::catalog::{Catalog, Clock};
+use crate::error::{Error, Result};
+use crate::format::event::{EntityKind, Event, Operation};
+use crate::id::{Stamp, Uid, WriterId};
+use crate::log::{LogReader, View};
+use crate::vfs::{FileSystem, HeldLock, Vfs, process};
+
+/// What must be in memory before a question is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// One entity.
+    Entity(Uid),
+    /// All experiments (their names are claims).
+    Experiments,
+    /// Everything.
+    All,
+}
+
+/// The catalog as far as it is loaded.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub catalog: Catalog,
+    pub clock: Clock,
+    view: Arc<View>,
+    loaded: HashSet<Uid>,
+    experiments: bool,
+    all: bool,
+}
+
+impl State {
+    /// Nothing is loaded yet.
+    pub(crate) fn new(writer: WriterId) -> Self {
+        Self {
+            catalog: Catalog::new(),
+            clock: Clock::new(writer),
+            view: Arc::default(),
+            loaded: HashSet::new(),
+            experiments: false,
+            all: false,
+        }
+    }
+
+    /// Takes in what was logged since the last look, by anybody.
+    pub(crate) fn refresh(&mut self, reader: &LogReader) -> Result<()> {
+        let next = reader.refresh()?;
+        self.follow(next)
+    }
+
+    /// Takes in what a newer view has.
+    pub(crate) fn follow(&mut self, next: Arc<View>) -> Result<()> {
+        if Arc::ptr_eq(&next, &self.view) {
+            return Ok(());
+        }
+        let known = std::mem::replace(&mut self.view, Arc::clone(&next));
+        if !self.all && !self.experiments && self.loaded.is_empty() {
+            return Ok(());
+        }
+        let mut events = Vec::new();
+        next.new_events(&known, &mut |event| events.push(event))?;
+        for event in &events {
+            self.apply_loaded(event);
+        }
+        Ok(())
+    }
+
+    fn apply_loaded(&mut self, event: &Event) {
+        let (all, experiments, loaded) = (self.all, self.experiments, &self.loaded);
+        let wanted = |kind: EntityKind, uid: Uid| {
+            all || (experiments && kind == EntityKind::EXPERIMENT) || loaded.contains(&uid)
+        };
+        // A stamp from beyond the year 2200 is damage: the event does not count, and `verify` names it.
+        if self.catalog.apply_if(event, wanted).is_ok() {
+            let _ = self.clock.observe(event.stamp);
+        }
+    }
+
+    /// Whether what is wanted is in memory already.
+    pub(crate) fn has(&self, want: Want) -> bool {
+        self.all
+            || match want {
+                Want::All => false,
+                Want::Experiments => self.experiments,
+                Want::Entity(uid) => self.loaded.contains(&uid),
+            }
+    }
+
+    /// Loads what is wanted and not there yet.
+    pub(crate) fn ensure(&mut self, want: Want) -> Result<()> {
+        match want {
+            _ if self.all => Ok(()),
+            Want::All => self.load_all(),
+            Want::Experiments if self.experiments => Ok(()),
+            Want::Experiments => {
+                let view = Arc::clone(&self.view);
+                for (uid, _) in view.entities().into_iter().filter(|(_, k)| *k == EntityKind::EXPERIMENT) {
+                    self.load(&view, uid)?;
+                }
+                self.experiments = true;
+                Ok(())
+            }
+            Want::Entity(uid) if self.loaded.contains(&uid) => Ok(()),
+            Want::Entity(uid) => {
+                let view = Arc::clone(&self.view);
+                self.load(&view, uid)
+            }
+        }
+    }
+
+    fn load(&mut self, view: &View, uid: Uid) -> Result<()> {
+        if self.loaded.insert(uid) {
+            for event in view.events(uid)? {
+                if self.catalog.apply_if(&event, |_, one| one == uid).is_ok() {
+                    let _ = self.clock.observe(event.stamp);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn load_all(&mut self) -> Result<()> {
+        let view = Arc::clone(&self.view);
+        let (catalog, clock) = (&mut self.catalog, &mut self.clock);
+        view.for_each_event(&mut |event| {
+            if catalog.apply(&event).is_ok() {
+                let _ = clock.observe(event.stamp);
+            }
+        })?;
+        self.all = true;
+        Ok(())
+    }
+
+    /// The event of some operations, stamped after everything seen.
+    pub(crate) fn event(&mut self, operations: Vec<Operation>) -> Result<Event> {
+        let stamp = self.clock.next(process::now_ms())?;
+        Ok(Event { stamp, operations, attributes: Vec::new() })
+    }
+
+    /// Applies an event that this process wrote.
+    pub(crate) fn wrote(&mut self, event: &Event) -> Result<Stamp> {
+        // What was created here is known in full; of others only what is loaded may be changed.
+        for operation in &event.operations {
+            let known = self.catalog.entry(operation.kind, operation.uid).is_some();
+            if !known && self.view.entries(operation.uid)?.is_empty() {
+                self.loaded.insert(operation.uid);
+            }
+        }
+        self.apply_loaded(event);
+        Ok(event.stamp)
+    }
+
+    /// The view that the catalog follows.
+    pub(crate) fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+}
+
+/// Takes the store's lock for a claim; waits at most `timeout`. On a network file system there is no lock to trust:
+/// races are settled by stamps and reported.
+pub(crate) fn claim_lock(vfs: &dyn Vfs, root: &Path, timeout: Duration) -> Result<Option<Box<dyn HeldLock>>> {
+    if vfs.file_system(root) == FileSystem::Network {
+        return Ok(None);
+    }
+    let path = root.join("lock");
+    let holder = format!("pid {} on {} since {} ms", process::pid(), process::host_name(), process::now_ms());
+    let deadline = Instant::now() + timeout;
+    loop {
+        if let Some(lock) = vfs.try_lock(&path, &holder).map_err(|e| Error::io("lock", &path, e))? {
+            return Ok(Some(lock));
+        }
+        if Instant::now() >= deadline {
+            let holder = vfs.lock_holder(&path);
+            return Err(Error::Busy { what: format!("the lock of {}", root.display()), holder });
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
