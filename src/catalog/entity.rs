@@ -201,28 +201,23 @@ impl Entity {
     /// Of several operations on one register the last counts, for first-wins registers the first.
     pub fn apply(&mut self, stamp: Stamp, operations: &[OperationRef<'_>]) {
         let register = |o: &OperationRef<'_>, p: &OperationRef<'_>| (o.field, o.key).cmp(&(p.field, p.key));
-        let ordered;
-        let sorted = if operations.is_sorted_by(|a, b| register(a, b).is_lt()) {
-            operations
-        } else {
-            ordered = {
-                let mut copy = operations.to_vec();
-                copy.sort_by(register);
-                copy
-            };
-            &ordered
-        };
-        if self.text.is_empty() {
-            let text = |o: &OperationRef<'_>| o.key.len() + o.value.text().map_or(0, str::len);
-            self.text.reserve_exact(sorted.iter().map(text).sum());
+        if self.registers.is_empty() {
+            self.reserve(operations.iter().map(|o| (o.key, o.value)));
         }
+        if operations.is_sorted_by(|a, b| register(a, b).is_lt()) {
+            let items = operations.iter().map(|o| (o.field, o.key, stamp, o.value));
+            self.absorb(stamp, operations.len(), true, items);
+            return;
+        }
+        let mut sorted = operations.to_vec();
+        sorted.sort_by(register);
         let chosen = sorted.chunk_by(|a, b| register(a, b).is_eq()).filter_map(|group| {
             let purge = |o: &&OperationRef<'_>| o.field == Field::PURGED && o.value == ValueRef::Flag(true);
             let ordinary = || group.first().filter(|o| o.field.first_wins()).or_else(|| group.last());
             let operation = group.iter().find(purge).or_else(ordinary)?;
             Some((operation.field, operation.key, stamp, operation.value))
         });
-        self.absorb(stamp, sorted.len(), chosen);
+        self.absorb(stamp, operations.len(), true, chosen);
     }
 
     /// Takes over what another state of the same entity knows: as if all its events were applied here.
@@ -232,7 +227,7 @@ impl Entity {
     pub fn merge(&mut self, other: &Self) {
         assert_eq!((self.kind, self.uid), (other.kind, other.uid), "merging two entities");
         let all = other.registers.iter().map(|r| (r.field, other.key(r), other.stamp_of(r), other.value(r)));
-        self.absorb(other.created, other.registers.len(), all);
+        self.absorb(other.created, other.registers.len(), false, all);
     }
 
     /// Appends the entity as a row of the index; equal states give equal bytes.
@@ -258,11 +253,10 @@ impl Entity {
         super::check_stamp(row.created)?;
         row.registers.iter().try_for_each(|r| super::check_stamp(r.stamp))?;
         let mut entity = Self::new(row.kind, row.uid, row.created);
-        entity.text.reserve_exact(
-            row.registers.iter().map(|r| r.key.len() + r.value.text().map_or(0, str::len)).sum(),
-        );
+        entity.reserve(row.registers.iter().map(|r| (r.key, r.value)));
+        let rising = row.registers.is_sorted_by(|a, b| (a.field, a.key) < (b.field, b.key));
         let registers = row.registers.iter().map(|r| (r.field, r.key, r.stamp, r.value));
-        entity.absorb(row.created, row.registers.len(), registers);
+        entity.absorb(row.created, row.registers.len(), rising, registers);
         Ok(entity)
     }
 
@@ -275,13 +269,16 @@ impl Entity {
             + self.registers.capacity() * size_of::<Register>()
     }
 
+    /// Takes in registers; `rising` promises that (field, key) strictly rises, so that an empty entity need not look.
     fn absorb<'a>(
         &mut self,
         seen: Stamp,
         count: usize,
+        rising: bool,
         items: impl Iterator<Item = (Field, &'a str, Stamp, ValueRef<'a>)>,
     ) {
         self.created = self.created.min(seen);
+        let fresh = rising && self.registers.is_empty();
         let bulk = count >= BULK_MIN && !self.registers.is_empty();
         if bulk || self.registers.is_empty() {
             self.registers.reserve_exact(count);
@@ -293,10 +290,9 @@ impl Entity {
                 }
             } else if self.is_purged() {
                 continue;
-            } else if bulk {
-                if let Some(register) = self.store(field, key, stamp, value) {
-                    self.registers.push(register);
-                }
+            } else if fresh || bulk {
+                let register = self.store(field, key, stamp, value);
+                self.registers.extend(register);
             } else {
                 self.put(field, key, stamp, value);
             }
@@ -425,14 +421,27 @@ impl Entity {
         let mut packed = Self::new(self.kind, self.uid, self.created);
         packed.refused = self.refused;
         packed.registers.reserve_exact(self.registers.len());
-        let text = |r: &Register| self.key(r).len() + self.value(r).text().map_or(0, str::len);
-        packed.text.reserve_exact(self.registers.iter().map(text).sum());
+        packed.reserve(self.registers.iter().map(|r| (self.key(r), self.value(r))));
         for r in &self.registers {
             if let Some(register) = packed.store(r.field, self.key(r), self.stamp_of(r), self.value(r)) {
                 packed.registers.push(register);
             }
         }
         *self = packed;
+    }
+
+    /// Makes room for exactly these keys and values.
+    fn reserve<'a>(&mut self, items: impl Iterator<Item = (&'a str, ValueRef<'a>)>) {
+        let (mut text, mut bytes) = (0, 0);
+        for (key, value) in items {
+            text += key.len();
+            match value {
+                ValueRef::Text(value) => text += value.len(),
+                value => bytes += value.with_bytes(<[u8]>::len),
+            }
+        }
+        self.text.reserve_exact(text);
+        self.bytes.reserve_exact(bytes);
     }
 
     fn store(&mut self, field: Field, key: &str, stamp: Stamp, value: ValueRef<'_>) -> Option<Register> {
