@@ -182,7 +182,7 @@ impl Entity {
     ) {
         self.created = self.created.min(seen);
         let fresh = rising && self.registers.is_empty();
-        let bulk = count >= BULK_MIN && !self.registers.is_empty();
+        let bulk = count >= BULK_MIN && !fresh;
         if bulk || self.registers.is_empty() {
             self.registers.reserve_exact(count);
         }
