@@ -63,8 +63,10 @@ impl Catalog {
     ) -> Result<(), Malformed> {
         check_stamp(event.stamp)?;
         let entity = |o: &OperationRef<'_>| (o.kind, o.uid);
+        let Some(first) = event.operations.first().map(entity) else { return Ok(()) };
         let ordered;
-        let grouped = if event.operations.is_sorted_by_key(entity) {
+        let is_single = event.operations.iter().all(|o| entity(o) == first);
+        let grouped = if is_single || event.operations.is_sorted_by_key(entity) {
             &event.operations
         } else {
             ordered = {

@@ -26,7 +26,7 @@ use crate::limits::{
 };
 use crate::model::{Dataset, Lifecycle};
 
-/// A metric's key. `path` says where in the request it stands ("metrics[3]"), or is empty.
+/// A metric's key. `path` says where in the request it stands (`metrics[3]`), or is empty.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] with MLflow's text; so do all rules, unless they say otherwise.

@@ -186,6 +186,7 @@ impl<'a> ValueRef<'a> {
     pub(crate) const TEXT_TAG: u8 = 4;
 
     /// The number that stands for the type on disk; never reuse one.
+    #[inline]
     pub const fn tag(self) -> u8 {
         match self {
             Self::Absent => 0,
@@ -201,6 +202,7 @@ impl<'a> ValueRef<'a> {
     }
 
     /// Hands the value's bytes (without the tag) to `use_bytes`.
+    #[inline]
     pub fn with_bytes<R>(self, use_bytes: impl FnOnce(&[u8]) -> R) -> R {
         match self {
             Self::Absent => use_bytes(&[]),
@@ -215,6 +217,7 @@ impl<'a> ValueRef<'a> {
     }
 
     /// The value that has this tag and these bytes; `Err` says what the bytes should have been.
+    #[inline]
     pub fn from_parts(tag: u8, bytes: &'a [u8]) -> Result<Self, &'static str> {
         Ok(match (tag, bytes) {
             (0, []) => Self::Absent,

@@ -9,15 +9,17 @@
 //! Memory: all text of an entity is one string, all other values one byte vector, and a register is 24 bytes; a copy
 //! (copy on write, under readers that hold the old state) is four `memcpy`s.
 
-use std::borrow::Cow;
+mod read;
+
 use std::cmp::Ordering;
 use std::mem::size_of;
+
+pub use read::Losing;
 
 use crate::error::Malformed;
 use crate::format::entity_row::{RowRegister, decode_row, encode_row};
 use crate::format::event::{EntityKind, Field, OperationRef, ValueRef};
 use crate::id::{Stamp, Uid};
-use crate::model::Lifecycle;
 
 /// Different values kept of one first-wins register: the winner and the smallest losers.
 pub const CANDIDATES_MAX: usize = 16;
@@ -56,21 +58,6 @@ struct Register {
 
 const _: () = assert!(size_of::<Register>() == 24);
 
-/// A param that was acknowledged to somebody and lost to an earlier one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Losing<'a> {
-    /// The property.
-    pub field: Field,
-    /// The key.
-    pub key: &'a str,
-    /// The value that stands.
-    pub kept: ValueRef<'a>,
-    /// The value that lost.
-    pub lost: ValueRef<'a>,
-    /// When the losing value was written.
-    pub lost_stamp: Stamp,
-}
-
 impl Entity {
     /// An entity without registers, first heard of at `created`.
     pub fn new(kind: EntityKind, uid: Uid, created: Stamp) -> Self {
@@ -107,90 +94,6 @@ impl Entity {
         self.registers.first().is_some_and(|r| r.field == Field::PURGED)
     }
 
-    /// Active, unless the lifecycle register says "deleted".
-    pub fn lifecycle(&self) -> Lifecycle {
-        match self.text(Field::LIFECYCLE) {
-            Some("deleted") => Lifecycle::Deleted,
-            _ => Lifecycle::Active,
-        }
-    }
-
-    /// The value of a register; `key` is empty for fields without keys. A register that was emptied is `Absent`.
-    pub fn get(&self, field: Field, key: &str) -> Option<ValueRef<'_>> {
-        self.find(field, key).map(|r| self.value(r))
-    }
-
-    /// When a register was last set (for params: first).
-    pub fn stamp(&self, field: Field, key: &str) -> Option<Stamp> {
-        self.find(field, key).map(|r| self.stamp_of(r))
-    }
-
-    /// The text of a field without keys.
-    pub fn text(&self, field: Field) -> Option<&str> {
-        self.get(field, "")?.text()
-    }
-
-    /// The integer of a field without keys.
-    pub fn integer(&self, field: Field) -> Option<i64> {
-        self.get(field, "")?.integer()
-    }
-
-    /// The reference in a field without keys.
-    pub fn reference(&self, field: Field) -> Option<Uid> {
-        match self.get(field, "")? {
-            ValueRef::Uid(uid) => Some(uid),
-            _ => None,
-        }
-    }
-
-    /// Key, stamp and value of every register of a keyed field, by key; winners only, emptied ones included.
-    pub fn entries(&self, field: Field) -> impl Iterator<Item = (&str, Stamp, ValueRef<'_>)> {
-        let from = self.registers.partition_point(|r| r.field < field);
-        let mut last = None;
-        self.registers
-            .get(from..)
-            .unwrap_or_default()
-            .iter()
-            .take_while(move |r| r.field == field)
-            .filter(move |r| {
-                let key = Some(self.key(r));
-                std::mem::replace(&mut last, key) != key
-            })
-            .map(|r| (self.key(r), self.stamp_of(r), self.value(r)))
-    }
-
-    /// The tags that are set, by key.
-    pub fn tags(&self) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
-        self.entries(Field::TAG).filter_map(|(key, _, value)| Some((key, value.lossy_text()?)))
-    }
-
-    /// The params that stand, by key.
-    pub fn params(&self) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
-        self.entries(Field::PARAM).filter_map(|(key, _, value)| Some((key, value.lossy_text()?)))
-    }
-
-    /// The losing values of first-wins registers.
-    pub fn conflicts(&self) -> impl Iterator<Item = Losing<'_>> {
-        self.registers.windows(2).filter_map(|pair| {
-            let [before, lost] = pair else { return None };
-            let same = before.field == lost.field && self.key(before) == self.key(lost);
-            same.then(|| (lost, self.find(lost.field, self.key(lost)))).and_then(|(lost, winner)| {
-                Some(Losing {
-                    field: lost.field,
-                    key: self.key(lost),
-                    kept: self.value(winner?),
-                    lost: self.value(lost),
-                    lost_stamp: self.stamp_of(lost),
-                })
-            })
-        })
-    }
-
-    /// The greatest stamp among the registers whose field and key pass `filter`.
-    pub fn newest_stamp(&self, filter: impl Fn(Field, &str) -> bool) -> Option<Stamp> {
-        self.registers.iter().filter(|r| filter(r.field, self.key(r))).map(|r| self.stamp_of(r)).max()
-    }
-
     /// Registers that had no room: one entity holds at most 4 GiB of text and 4 GiB of other values.
     pub fn refused(&self) -> u32 {
         self.refused
@@ -201,28 +104,23 @@ impl Entity {
     /// Of several operations on one register the last counts, for first-wins registers the first.
     pub fn apply(&mut self, stamp: Stamp, operations: &[OperationRef<'_>]) {
         let register = |o: &OperationRef<'_>, p: &OperationRef<'_>| (o.field, o.key).cmp(&(p.field, p.key));
-        let ordered;
-        let sorted = if operations.is_sorted_by(|a, b| register(a, b).is_lt()) {
-            operations
-        } else {
-            ordered = {
-                let mut copy = operations.to_vec();
-                copy.sort_by(register);
-                copy
-            };
-            &ordered
-        };
-        if self.text.is_empty() {
-            let text = |o: &OperationRef<'_>| o.key.len() + o.value.text().map_or(0, str::len);
-            self.text.reserve_exact(sorted.iter().map(text).sum());
+        if self.registers.is_empty() {
+            self.reserve(operations.iter().map(|o| (o.key, o.value)));
         }
+        if operations.is_sorted_by(|a, b| register(a, b).is_lt()) {
+            let items = operations.iter().map(|o| (o.field, o.key, stamp, o.value));
+            self.absorb(stamp, operations.len(), true, items);
+            return;
+        }
+        let mut sorted = operations.to_vec();
+        sorted.sort_by(register);
         let chosen = sorted.chunk_by(|a, b| register(a, b).is_eq()).filter_map(|group| {
             let purge = |o: &&OperationRef<'_>| o.field == Field::PURGED && o.value == ValueRef::Flag(true);
             let ordinary = || group.first().filter(|o| o.field.first_wins()).or_else(|| group.last());
             let operation = group.iter().find(purge).or_else(ordinary)?;
             Some((operation.field, operation.key, stamp, operation.value))
         });
-        self.absorb(stamp, sorted.len(), chosen);
+        self.absorb(stamp, operations.len(), true, chosen);
     }
 
     /// Takes over what another state of the same entity knows: as if all its events were applied here.
@@ -232,7 +130,7 @@ impl Entity {
     pub fn merge(&mut self, other: &Self) {
         assert_eq!((self.kind, self.uid), (other.kind, other.uid), "merging two entities");
         let all = other.registers.iter().map(|r| (r.field, other.key(r), other.stamp_of(r), other.value(r)));
-        self.absorb(other.created, other.registers.len(), all);
+        self.absorb(other.created, other.registers.len(), false, all);
     }
 
     /// Appends the entity as a row of the index; equal states give equal bytes.
@@ -258,11 +156,10 @@ impl Entity {
         super::check_stamp(row.created)?;
         row.registers.iter().try_for_each(|r| super::check_stamp(r.stamp))?;
         let mut entity = Self::new(row.kind, row.uid, row.created);
-        entity.text.reserve_exact(
-            row.registers.iter().map(|r| r.key.len() + r.value.text().map_or(0, str::len)).sum(),
-        );
+        entity.reserve(row.registers.iter().map(|r| (r.key, r.value)));
+        let rising = row.registers.is_sorted_by(|a, b| (a.field, a.key) < (b.field, b.key));
         let registers = row.registers.iter().map(|r| (r.field, r.key, r.stamp, r.value));
-        entity.absorb(row.created, row.registers.len(), registers);
+        entity.absorb(row.created, row.registers.len(), rising, registers);
         Ok(entity)
     }
 
@@ -275,14 +172,17 @@ impl Entity {
             + self.registers.capacity() * size_of::<Register>()
     }
 
+    /// Takes in registers; `rising` promises that (field, key) strictly rises, so that an empty entity need not look.
     fn absorb<'a>(
         &mut self,
         seen: Stamp,
         count: usize,
+        rising: bool,
         items: impl Iterator<Item = (Field, &'a str, Stamp, ValueRef<'a>)>,
     ) {
         self.created = self.created.min(seen);
-        let bulk = count >= BULK_MIN && !self.registers.is_empty();
+        let fresh = rising && self.registers.is_empty();
+        let bulk = count >= BULK_MIN && !fresh;
         if bulk || self.registers.is_empty() {
             self.registers.reserve_exact(count);
         }
@@ -293,10 +193,9 @@ impl Entity {
                 }
             } else if self.is_purged() {
                 continue;
-            } else if bulk {
-                if let Some(register) = self.store(field, key, stamp, value) {
-                    self.registers.push(register);
-                }
+            } else if fresh || bulk {
+                let register = self.store(field, key, stamp, value);
+                self.registers.extend(register);
             } else {
                 self.put(field, key, stamp, value);
             }
@@ -425,14 +324,27 @@ impl Entity {
         let mut packed = Self::new(self.kind, self.uid, self.created);
         packed.refused = self.refused;
         packed.registers.reserve_exact(self.registers.len());
-        let text = |r: &Register| self.key(r).len() + self.value(r).text().map_or(0, str::len);
-        packed.text.reserve_exact(self.registers.iter().map(text).sum());
+        packed.reserve(self.registers.iter().map(|r| (self.key(r), self.value(r))));
         for r in &self.registers {
             if let Some(register) = packed.store(r.field, self.key(r), self.stamp_of(r), self.value(r)) {
                 packed.registers.push(register);
             }
         }
         *self = packed;
+    }
+
+    /// Makes room for exactly these keys and values.
+    fn reserve<'a>(&mut self, items: impl Iterator<Item = (&'a str, ValueRef<'a>)>) {
+        let (mut text, mut bytes) = (0, 0);
+        for (key, value) in items {
+            text += key.len();
+            match value {
+                ValueRef::Text(value) => text += value.len(),
+                value => bytes += value.with_bytes(<[u8]>::len),
+            }
+        }
+        self.text.reserve_exact(text);
+        self.bytes.reserve_exact(bytes);
     }
 
     fn store(&mut self, field: Field, key: &str, stamp: Stamp, value: ValueRef<'_>) -> Option<Register> {
