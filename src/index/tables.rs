@@ -1,8 +1,8 @@
 //! Keys and values of the index.
 //!
 //! Contract: one table. A key is a kind byte and 16 bytes of identity; a value is a crc (of key and payload) and a
-//! payload, so a value found under a wrong key is no value. Per kind a tally (count and sum of hashes of all entries)
-//! is kept in the same transaction, so a scan that misses or repeats an entry, or mixes two states, is noticed.
+//! payload, so a value found under a wrong key is no value. Per kind a tally (count, bytes and sum of hashes of all
+//! entries) is kept in the same transaction, so a scan that misses or repeats an entry, or mixes two states, is noticed.
 
 use redb::TableDefinition;
 
@@ -80,36 +80,37 @@ pub(super) fn unseal<'a>(key: &Key, value: &'a [u8]) -> Option<&'a [u8]> {
     (u32::from_le_bytes(*stored) == crc(0, key, payload)).then_some(payload)
 }
 
-/// Count and sum of hashes of a set of entries; the same in whichever order they came.
+/// Count, bytes and sum of hashes of a set of entries; the same in whichever order they came.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     count: u64,
+    /// Of the values.
+    pub(super) bytes: u64,
     sum: u64,
 }
 
 impl Tally {
     pub(super) fn add(&mut self, key: &Key, value: &[u8]) {
         self.count = self.count.wrapping_add(1);
+        self.bytes = self.bytes.wrapping_add(value.len() as u64);
         self.sum = self.sum.wrapping_add(hash(key, value));
     }
 
     pub(super) fn remove(&mut self, key: &Key, value: &[u8]) {
         self.count = self.count.wrapping_sub(1);
+        self.bytes = self.bytes.wrapping_sub(value.len() as u64);
         self.sum = self.sum.wrapping_sub(hash(key, value));
     }
 
-    pub(super) fn to_bytes(self) -> [u8; 16] {
-        let mut bytes = [0; 16];
-        let (count, sum) = bytes.split_at_mut(8);
-        count.copy_from_slice(&self.count.to_le_bytes());
-        sum.copy_from_slice(&self.sum.to_le_bytes());
-        bytes
+    pub(super) fn to_bytes(self) -> Vec<u8> {
+        [self.count, self.bytes, self.sum].iter().flat_map(|word| word.to_le_bytes()).collect()
     }
 
     pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (count, rest) = bytes.split_first_chunk::<8>()?;
-        let sum = rest.try_into().ok()?;
-        Some(Self { count: u64::from_le_bytes(*count), sum: u64::from_le_bytes(sum) })
+        let (words, rest) = bytes.as_chunks::<8>();
+        let [count, bytes, sum] = words else { return None };
+        let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
+        rest.is_empty().then(|| Self { count: word(count), bytes: word(bytes), sum: word(sum) })
     }
 }
 

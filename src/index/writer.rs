@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use redb::{Builder, ConcurrencyMode, Database, ReadableDatabase, Table};
+use redb::{Builder, ConcurrencyMode, Database, ReadableDatabase, ReadableTable, Table};
 
 use super::checked::CheckedFile;
 use super::tables::{self, Key, Tally};
@@ -22,6 +22,13 @@ use crate::vfs::{FileSystem, HeldLock, OpenMode, Vfs};
 const WRITE_CACHE_BYTES: usize = 4 * 1024 * 1024;
 /// The longest wait for one of redb's locks: dropping a store may have to wait this long for a checkpoint under way.
 const WRITE_WAIT_MAX: Duration = Duration::from_millis(200);
+
+/// A file this large, and larger than [`SPREAD_MAX`] times what is in it, is made anew. redb keeps every page that a
+/// read transaction may need, so a reader that is stopped in one makes the file grow with each commit (1 GB in 8,000
+/// of them). The new file is not held back by it.
+const BLOAT_BYTES: u64 = if cfg!(test) { 4 } else { 64 } * 1024 * 1024;
+/// A file in use is about 2-3 times as large as what is in it, since redb doubles it.
+const SPREAD_MAX: u64 = 8;
 
 /// What one checkpoint changes.
 #[derive(Clone, Debug, Default)]
@@ -126,7 +133,7 @@ impl<'a> IndexWriter<'a> {
             }
             Err(error) => return Err(refused(error)),
         };
-        let identity = self.vfs.metadata(&self.path).map_err(refused)?.identity;
+        let metadata = self.vfs.metadata(&self.path).map_err(refused)?;
         let database = contain(|| {
             let mut builder = Builder::new();
             builder.set_cache_size(WRITE_CACHE_BYTES).set_concurrency_mode(ConcurrencyMode::MultiWriter);
@@ -134,7 +141,7 @@ impl<'a> IndexWriter<'a> {
             Ok(Contained::new(builder.create_with_backend(file)?))
         })?;
         let Some(handle) = database.get() else { return Err(Fault::Busy) };
-        let wanted = tables::header(&self.store, identity);
+        let wanted = tables::header(&self.store, metadata.identity);
         contain(|| {
             if fresh {
                 return put_header(handle, &wanted);
@@ -142,7 +149,10 @@ impl<'a> IndexWriter<'a> {
             let key = tables::header_key();
             let table = handle.begin_read()?.open_table(tables::TABLE)?;
             let value = table.get(&key)?;
-            if value.is_some_and(|value| tables::unseal(&key, value.value()) == Some(wanted.as_slice())) {
+            let ours =
+                value.is_some_and(|value| tables::unseal(&key, value.value()) == Some(wanted.as_slice()));
+            // A bloated file is treated like a damaged one.
+            if ours && metadata.len <= BLOAT_BYTES.max(bytes_in(&table)?.saturating_mul(SPREAD_MAX)) {
                 Ok(())
             } else {
                 Err(Fault::Damaged)
@@ -167,6 +177,18 @@ fn put_header(database: &Database, header: &[u8]) -> Result<(), Fault> {
     let key = tables::header_key();
     transaction.open_table(tables::TABLE)?.insert(&key, tables::seal(&key, header).as_slice())?;
     Ok(transaction.commit()?)
+}
+
+/// Bytes of all values, by the tallies.
+fn bytes_in(table: &impl ReadableTable<&'static Key, &'static [u8]>) -> Result<u64, Fault> {
+    let mut bytes = 0u64;
+    let (first, last) = (tables::tally_key(1), tables::tally_key(u8::MAX));
+    for entry in table.range::<&Key>(&first..=&last)? {
+        let (key, value) = entry?;
+        let tally = tables::unseal(key.value(), value.value()).and_then(Tally::from_bytes);
+        bytes = bytes.saturating_add(tally.ok_or(Fault::Damaged)?.bytes);
+    }
+    Ok(bytes)
 }
 
 fn write(database: &Database, checkpoint: &Checkpoint) -> Result<(), Fault> {
@@ -250,4 +272,41 @@ impl Changes<'_> {
 fn kind_of(key: &Key) -> u8 {
     let [kind, ..] = key;
     *kind
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::Index;
+    use crate::vfs::OsVfs;
+
+    #[test]
+    fn a_reader_stopped_in_a_transaction_cannot_make_the_file_grow_without_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("index.redb");
+        let store = StoreId::from_bytes([1; 16]);
+        let all: Vec<_> =
+            (0..200u64).map(|i| (0, Uid::derived("run", &[&i.to_le_bytes()]), vec![7; 500])).collect();
+        let checkpoint = |rows: &[_]| {
+            let mut writer = IndexWriter::open(&OsVfs, &path, &store, "test").unwrap();
+            let rows = if writer.marks().is_empty() { all.clone() } else { rows.to_vec() };
+            let marks = vec![Mark { segment: SegmentId::from_bytes([1; 16]), offset: 1, crc: 1 }];
+            assert_eq!(
+                writer.checkpoint(&Checkpoint { rows, marks, ..Checkpoint::default() }),
+                Outcome::Written
+            );
+        };
+        checkpoint(&[]);
+        let reader = Index::open_read(&OsVfs, &path, &store).unwrap();
+        let pinned = reader.database.get().unwrap().begin_read().unwrap();
+        let mut largest = 0;
+        for _ in 0..150 {
+            checkpoint(&all);
+            largest = largest.max(OsVfs.metadata(&path).unwrap().len);
+        }
+        drop(pinned);
+        assert!(!reader.is_current(&OsVfs), "the file was never made anew; it grew to {largest} bytes");
+        assert!(largest <= 4 * BLOAT_BYTES, "{largest}");
+        assert_eq!(Index::open_read(&OsVfs, &path, &store).unwrap().rows(0).unwrap().len(), 200);
+    }
 }

@@ -43,7 +43,12 @@ impl Vfs for OsVfs {
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
             let Ok(name) = entry.file_name().into_string() else { continue };
-            let kind = entry.file_type()?;
+            let kind = match entry.file_type() {
+                Ok(kind) => kind,
+                // Removed since the listing began, on a file system that has to look for the type.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
             let is_dir = kind.is_dir() || kind.is_symlink() && entry.path().is_dir();
             entries.push(Entry { name, is_dir });
         }
