@@ -63,7 +63,7 @@ impl Default for Options {
             stall_timeout_ms: 10_000,
             segment_bytes_max: SEGMENT_BYTES_MAX,
             use_index: true,
-            vfs: Arc::new(OsVfs::new()),
+            vfs: Arc::new(OsVfs),
         }
     }
 }

@@ -384,19 +384,16 @@ impl GroupedColumns {
     }
 
     fn columns(&self) -> Vec<BulkColumn<'_>> {
-        let column =
-            |(series, steps, timestamps_ms, values): &'_ (Series, Vec<i64>, Vec<i64>, Vec<f64>)| BulkColumn {
+        self.columns
+            .iter()
+            .map(|(series, steps, timestamps_ms, values)| BulkColumn {
                 series: series.number(),
                 first_ordinal: None,
                 steps,
                 timestamps_ms,
                 values,
                 extras: &[],
-            };
-        // Spelt out because the closure's lifetimes are not inferred for the result.
-        self.columns
-            .iter()
-            .map(|c| BulkColumn { steps: &c.1, timestamps_ms: &c.2, values: &c.3, ..column(c) })
+            })
             .collect()
     }
 }

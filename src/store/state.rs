@@ -80,7 +80,7 @@ impl State {
             all || (experiments && kind == EntityKind::EXPERIMENT) || loaded.contains(&uid)
         };
         // A stamp from beyond the year 2200 is damage: the event does not count, and `verify` names it.
-        if self.catalog.apply_if(event, wanted).is_ok() {
+        if self.catalog.apply_if(&event.borrow(), wanted).is_ok() {
             let _ = self.clock.observe(event.stamp);
         }
     }
@@ -120,7 +120,7 @@ impl State {
     fn load(&mut self, view: &View, uid: Uid) -> Result<()> {
         if self.loaded.insert(uid) {
             for event in view.events(uid)? {
-                if self.catalog.apply_if(&event, |_, one| one == uid).is_ok() {
+                if self.catalog.apply_if(&event.borrow(), |_, one| one == uid).is_ok() {
                     let _ = self.clock.observe(event.stamp);
                 }
             }

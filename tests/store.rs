@@ -1,0 +1,158 @@
+//! The store API by example.
+
+use mlrs_db::{ExperimentSearch, Metric, Point, Points, RunOptions, RunSearch, RunStatus, Store};
+
+fn temp() -> (tempfile::TempDir, std::path::PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    (directory, path)
+}
+
+#[test]
+fn what_is_logged_is_read_back_by_the_same_handle_and_after_reopening() {
+    let (_directory, path) = temp();
+    let store = Store::open(&path).unwrap();
+    let experiment = store.experiment("mnist").unwrap();
+    let run =
+        experiment.start_run(RunOptions::new().name("lr-3").param("lr", "0.1").tag("host", "a")).unwrap();
+    run.log_param("seed", "7").unwrap();
+    let loss = run.series("train/loss").unwrap();
+    for step in 0..10_000 {
+        loss.log_at(step, 1_700_000_000_000 + step, 1.0 / (step + 1) as f64).unwrap();
+    }
+    run.log_metrics(3, [("acc", 0.5), ("lr", 0.1)]).unwrap();
+    let check = |store: &Store| {
+        let points: Points = store.history(run.id(), "train/loss").unwrap().collect().unwrap();
+        assert_eq!(points.len(), 10_000);
+        assert!(points.iter().enumerate().all(|(at, p)| p
+            == Point {
+                step: at as i64,
+                timestamp_ms: 1_700_000_000_000 + at as i64,
+                value: 1.0 / (at + 1) as f64
+            }));
+        let data = store.get_run(run.id()).unwrap();
+        assert_eq!(data.name, "lr-3");
+        assert_eq!(data.params["lr"], "0.1");
+        assert_eq!(data.params["seed"], "7");
+        assert_eq!(data.tags["host"], "a");
+        assert_eq!(data.metrics["train/loss"].step, 9_999);
+        assert_eq!(data.metrics["acc"].value, 0.5);
+    };
+    check(&store);
+    check(&Store::options().read_only(true).open(&path).unwrap());
+    run.finish(RunStatus::Finished).unwrap();
+    store.clone().close().unwrap();
+    let store = Store::open(&path).unwrap();
+    check(&store);
+    assert_eq!(store.get_run(run.id()).unwrap().status, RunStatus::Finished);
+    assert_eq!(store.experiment("mnist").unwrap().id(), experiment.id());
+}
+
+#[test]
+fn a_batch_is_logged_whole_or_not_at_all() {
+    let (_directory, path) = temp();
+    let store = Store::open(&path).unwrap();
+    let run = store.experiment("e").unwrap().start_run(RunOptions::new()).unwrap();
+    run.log_batch(&[Metric::new("loss", 0, 1.0)], &[("lr", "0.1")], &[("a", "b")]).unwrap();
+    let refused = run.log_batch(&[Metric::new("loss", 1, 2.0)], &[("lr", "0.2")], &[("a", "c")]);
+    let text = refused.unwrap_err().to_string();
+    assert!(text.contains("Changing param values is not allowed"), "{text}");
+    let data = store.get_run(run.id()).unwrap();
+    assert_eq!((data.metrics["loss"].value, data.tags["a"].as_str()), (1.0, "b"));
+    run.log_metric("loss", 5, 3.0).unwrap();
+    run.log_batch(&[Metric::new("loss", 6, 4.0)], &[], &[("a", "d")]).unwrap();
+    let points: Points = store.history(run.id(), "loss").unwrap().collect().unwrap();
+    assert_eq!(points.values, [1.0, 3.0, 4.0]);
+}
+
+#[test]
+fn columns_come_behind_points_and_pages_join() {
+    let (_directory, path) = temp();
+    let store = Store::open(&path).unwrap();
+    let run = store.experiment("e").unwrap().start_run(RunOptions::new()).unwrap();
+    let series = run.series("x").unwrap();
+    series.log_at(-1, 5, 0.5).unwrap();
+    let n = 20_000i64;
+    let steps: Vec<i64> = (0..n).collect();
+    let values: Vec<f64> = steps.iter().map(|s| (*s as f64).sin()).collect();
+    series.log_columns(&steps, &steps, &values).unwrap();
+    series.log_at(n, n, 7.0).unwrap();
+    let all: Points = store.history(run.id(), "x").unwrap().collect().unwrap();
+    assert_eq!(all.len(), n as usize + 2);
+    assert_eq!((all.steps[0], all.steps[1], all.steps[n as usize + 1]), (-1, 0, n));
+    let history = store.history(run.id(), "x").unwrap();
+    let (mut token, mut paged) = (None, Points::default());
+    loop {
+        let page = history.page(777, token.as_deref()).unwrap();
+        page.points.iter().for_each(|p| paged.push(p));
+        // What arrives later moves no page.
+        series.log_at(1, 1, 1.0).unwrap();
+        token = page.next_page_token;
+        if token.is_none() {
+            break;
+        }
+    }
+    assert_eq!(paged, all);
+    let some: Points = store.history(run.id(), "x").unwrap().steps(100..=110).collect().unwrap();
+    assert_eq!(some.steps, (100..=110).collect::<Vec<_>>());
+}
+
+#[test]
+fn experiments_and_runs_are_searched_renamed_deleted_and_restored() {
+    let (_directory, path) = temp();
+    let store = Store::open(&path).unwrap();
+    let a = store.experiment("a").unwrap();
+    let b = store.experiment("b").unwrap();
+    for (n, experiment) in [&a, &a, &b].into_iter().enumerate() {
+        let run = experiment.start_run(RunOptions::new().param("n", n.to_string())).unwrap();
+        run.log_metric("loss", 0, n as f64).unwrap();
+    }
+    let search = |filter: &str| {
+        let search = RunSearch {
+            filter: filter.into(),
+            order_by: vec!["metrics.loss DESC".into()],
+            ..Default::default()
+        };
+        store.search_runs(&search).unwrap().items.iter().map(|r| r.params["n"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(search(""), ["2", "1", "0"]);
+    assert_eq!(search("metrics.loss > 0.5 AND params.n != '2'"), ["1"]);
+    store.rename_experiment(a.id(), "c").unwrap();
+    store.delete_experiment(a.id()).unwrap();
+    assert_eq!(search(""), ["2"]);
+    assert!(store.experiment("c").is_err());
+    store.restore_experiment(a.id()).unwrap();
+    assert_eq!(search(""), ["2", "1", "0"]);
+    let found =
+        store.search_experiments(&ExperimentSearch { filter: "name LIKE 'c%'".into(), ..Default::default() });
+    assert_eq!(found.unwrap().items.len(), 1);
+}
+
+#[test]
+fn points_of_a_killed_process_are_there_when_the_next_one_opens() {
+    let (_directory, path) = temp();
+    let store = Store::open(&path).unwrap();
+    let run = store.experiment("e").unwrap().start_run(RunOptions::new()).unwrap();
+    let series = run.series("x").unwrap();
+    for step in 0..40_000 {
+        series.log_at(step, step, step as f64).unwrap();
+    }
+    // A copy of the files at this moment is what a killed process leaves behind.
+    let image = path.with_file_name("image");
+    let status = std::process::Command::new("cp").arg("-r").arg(&path).arg(&image).status().unwrap();
+    assert!(status.success());
+    for round in 0..3 {
+        let copy =
+            if round == 2 { Store::options().read_only(true).open(&image) } else { Store::open(&image) }
+                .unwrap();
+        let points: Points = copy.history(run.id(), "x").unwrap().collect().unwrap();
+        assert_eq!(points.steps, (0..40_000).collect::<Vec<_>>(), "round {round}");
+        if round == 0 {
+            // Writing recovers the dead writer's live file.
+            copy.run(run.id()).unwrap().log_metric("y", 0, 1.0).unwrap();
+            let live = std::fs::read_dir(image.join("live")).unwrap().count();
+            assert_eq!(live, 1);
+        }
+        copy.close().unwrap();
+    }
+}
