@@ -209,6 +209,18 @@ impl View {
         }
     }
 
+    /// All segments that were opened, those that others replace included.
+    pub(crate) fn all_segments(&self) -> impl Iterator<Item = &Arc<Segment>> {
+        self.all.values()
+    }
+
+    /// The same view with closed segments only: what is in them is durable and does not change.
+    pub(crate) fn closed(&self) -> Self {
+        let mut view = self.clone();
+        view.segments.retain(|(_, state)| state.footer.is_some());
+        view
+    }
+
     /// Segments that others replace.
     pub(crate) fn replaced_segments(&self) -> Vec<Arc<Segment>> {
         let used: HashSet<SegmentId> = self.segments.iter().map(|(s, _)| s.header.id).collect();

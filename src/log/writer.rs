@@ -333,15 +333,17 @@ impl LogWriter {
         self.shared.live.get().map_or(0, LiveWriter::pending)
     }
 
-    /// Hands over, closes and seals the segments, removes the live file. Further calls fail.
-    pub(crate) fn close(&self) -> Result<()> {
+    /// Hands over, closes and seals the segments, removes the live file. Further calls fail. Returns whether this call
+    /// closed something that was written.
+    pub(crate) fn close(&self) -> Result<bool> {
         if self.closed.swap(true, Ordering::AcqRel) {
-            return Ok(());
+            return Ok(false);
         }
         self.stop_thread();
+        let wrote = lock(&self.shared.side).next_number > 0 || self.shared.live.get().is_some();
         let result = self.shared.finish();
         let _ = self.shared.poison.set("the store was closed".into());
-        result
+        result.map(|()| wrote)
     }
 
     /// Ends the thread; one that hangs in a system call is left behind after half a second rather than hang the caller.

@@ -8,6 +8,7 @@ mod artifacts;
 mod experiments;
 mod histories;
 mod identity;
+mod indexing;
 mod metrics;
 mod options;
 pub mod report;
@@ -37,6 +38,7 @@ pub use runs::{Metric, Run, RunOptions};
 pub use search::{ExperimentSearch, Page, RunSearch};
 pub use series::Series;
 
+use indexing::IndexImage;
 use metrics::MetricsCache;
 use state::{State, Want, claim_lock};
 
@@ -80,6 +82,8 @@ pub(crate) struct Inner {
     recovering: Mutex<()>,
     state: Mutex<State>,
     metrics: Mutex<MetricsCache>,
+    /// What the index said when everything was loaded.
+    index: OnceLock<IndexImage>,
 }
 
 impl Store {
@@ -119,6 +123,7 @@ impl Store {
             recovering: Mutex::new(()),
             state: Mutex::new(State::new(writer_id)),
             metrics: Mutex::default(),
+            index: OnceLock::new(),
         };
         // Refuses at once what a newer program wrote.
         inner.reader.refresh()?;
@@ -169,14 +174,23 @@ impl Store {
     /// # Errors
     /// Whatever the disk says; then nothing acknowledged is lost, and the next open goes on from there.
     pub fn close(self) -> Result<()> {
-        match &self.inner.writer {
-            Some(writer) => writer.close(),
-            None => Ok(()),
-        }
+        self.inner.close()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Errors are for `Store::close`; what was acknowledged is in the log whatever happens here.
+        let _ = self.close();
     }
 }
 
 impl Inner {
+    fn close(&self) -> Result<()> {
+        let Some(writer) = &self.writer else { return Ok(()) };
+        if writer.close()? { self.checkpoint() } else { Ok(()) }
+    }
+
     pub(crate) fn lock_state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -198,8 +212,25 @@ impl Inner {
     pub(crate) fn current(&self, want: Want) -> Result<MutexGuard<'_, State>> {
         let mut state = self.lock_state();
         state.refresh(&self.reader)?;
-        state.ensure(want)?;
+        self.ensure(&mut state, want)?;
         Ok(state)
+    }
+
+    /// Loads what is wanted; everything comes from the index if there is one.
+    fn ensure(&self, state: &mut State, want: Want) -> Result<()> {
+        if want == Want::All
+            && !state.has(Want::All)
+            && let Some((rows, image)) = self.load_index(state.view())
+        {
+            state.load_all(Some((rows, &image)))?;
+            let _ = self.index.set(image);
+        }
+        state.ensure(want)
+    }
+
+    /// The index, once everything was loaded from it.
+    pub(crate) fn index_image(&self) -> Option<&IndexImage> {
+        self.index.get()
     }
 
     /// One look at all data.
@@ -242,7 +273,7 @@ impl Inner {
             state.refresh(&self.reader)?;
         }
         for want in wants {
-            state.ensure(*want)?;
+            self.ensure(&mut state, *want)?;
         }
         let operations = change(&state.catalog)?;
         if operations.is_empty() && columns.is_empty() {
