@@ -86,11 +86,26 @@ impl Grid {
     /// The value at position `k`, `residual` units of the last place on.
     #[inline(always)]
     pub fn value(&self, k: i64, residual: i64) -> f64 {
-        let point = float(k) / self.divisor;
+        self.point(float(k), residual)
+    }
+
+    /// As [`Grid::value`], of a position that is a float already.
+    #[inline(always)]
+    pub fn point(&self, k: f64, residual: i64) -> f64 {
+        let point = k / self.divisor;
         if self.single {
             f64::from(from_ordinal32(ordinal32(point as f32).wrapping_add(residual as i32)))
         } else {
             from_ordinal(ordinal(point).wrapping_add(residual))
+        }
+    }
+
+    /// Turns positions into values without residuals.
+    pub fn points(&self, positions: &mut [f64]) {
+        if self.single {
+            positions.iter_mut().for_each(|k| *k = f64::from((*k / self.divisor) as f32));
+        } else if self.divisor != 1.0 {
+            positions.iter_mut().for_each(|k| *k /= self.divisor);
         }
     }
 
