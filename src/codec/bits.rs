@@ -159,7 +159,7 @@ pub const fn packed_len(count: usize, width: usize) -> usize {
 
 /// Reads a block that starts `packed` into `out`, adding `base` to each value; `packed` may go on after the block, and
 /// bits that it lacks read as zero. At most 128 values; a width past 64 leaves `out` as it is.
-#[inline]
+#[inline(always)]
 pub fn unpack<L: Lane>(packed: &[u8], base: L, width: usize, out: &mut [L]) {
     if width == 0 {
         out.fill(base);

@@ -15,9 +15,9 @@
 //!
 //! The count of values is not stored: the caller knows it. No values take no bytes.
 
-use super::bits::{BLOCK, Lane, pack, packed_len, unpack};
-use super::simd::{Block, plan_block, range};
+use super::bits::{BLOCK, Lane, pack, packed_len};
 use super::bytes::{Reader, put_varint, put_zigzag, varint_len, zigzag};
+use super::simd::{Block, plan_block, range, unpack};
 use crate::error::Malformed;
 
 /// Differences of higher order than this are not tried: they amplify noise.
@@ -109,7 +109,8 @@ impl WidePlanner {
     /// As [`Planner::plan`].
     pub fn plan(&mut self, values: &[i64]) -> usize {
         let (low, high) = range(values);
-        self.shift = (high.wrapping_sub(low) as u64 <= NARROW_RANGE).then(|| values.first().copied().unwrap_or(0));
+        self.shift =
+            (high.wrapping_sub(low) as u64 <= NARROW_RANGE).then(|| values.first().copied().unwrap_or(0));
         let Some(shift) = self.shift else { return self.wide.plan(values) };
         self.values.clear();
         self.values.extend(values.iter().map(|v| v.wrapping_sub(shift) as i32));

@@ -22,8 +22,9 @@
 //! its content size and no checksum.
 
 use super::bytes::{Reader, put_varint};
-use super::grid::{self, Grid, POSITION_MAX, RESIDUAL_MAX, from_ordinal, from_ordinal32, ordinal, ordinal32};
+use super::grid::{self, Grid, POSITION_MAX, RESIDUAL_MAX, ordinal, ordinal32};
 use super::int::{self, Planner, WidePlanner};
+use super::simd;
 use crate::error::Malformed;
 use crate::limits::COLUMN_POINTS_MAX;
 
@@ -199,31 +200,44 @@ fn locate_exactly(grid: Grid, values: &[f64], positions: &mut Vec<i64>) -> bool 
     misses == 0
 }
 
-/// Puts every value on the grid as well as it goes; values that do not come back become exceptions and take their
-/// predecessor's place. Returns whether residuals are needed.
+/// Puts every value on the grid as well as it goes; values that do not come back become exceptions. Returns whether
+/// residuals are needed.
 fn locate_nearly(grid: Grid, values: &[f64], s: &mut Scratch) -> bool {
+    let near = locate_within(grid, RESIDUAL_MAX, values, s);
+    if near > 0 && near <= values.len() / 64 {
+        // A few values off the grid are cheaper as exceptions than a column of residuals is.
+        locate_within(grid, 0, values, s);
+        return false;
+    }
+    near > 0
+}
+
+/// Makes exceptions of the values further than `residual_max` from the grid, which take their predecessor's place;
+/// returns how many others have a residual.
+fn locate_within(grid: Grid, residual_max: u64, values: &[f64], s: &mut Scratch) -> usize {
+    s.exceptions.clear();
     s.residuals.resize(values.len(), 0);
-    let (mut previous, mut residuals) = (0, 0);
+    let (mut previous, mut near) = (0, 0);
     let places = s.positions.iter_mut().zip(s.residuals.iter_mut());
     for ((i, value), (position, place)) in (0u32..).zip(values).zip(places) {
         let (k, residual) = grid.locate(*value);
-        let comes_back = residual.unsigned_abs() <= RESIDUAL_MAX as u64
+        let comes_back = residual.unsigned_abs() <= residual_max
             && grid.value(k, residual).to_bits() == value.to_bits()
             && k.abs() < POSITION_MAX;
         if comes_back {
             (previous, *place) = (k, residual as i32);
-            residuals |= residual;
+            near += usize::from(residual != 0);
         } else {
             s.exceptions.push(i);
             *place = 0;
         }
         *position = previous;
     }
-    residuals != 0
+    near
 }
 
 fn put_divisor(divisor: f64, out: &mut Vec<u8>) {
-    if divisor >= 1.0 && divisor < 4e9 && divisor.fract() == 0.0 {
+    if (1.0..4e9).contains(&divisor) && divisor.fract() == 0.0 {
         put_varint(out, (divisor as u64) << 1);
     } else {
         put_varint(out, 1);
@@ -322,8 +336,10 @@ fn decode_body(kind: u8, body: &[u8], out: &mut [f64], s: &mut Scratch) -> Resul
             if flags & NARROW != 0 {
                 s.narrow.resize(out.len(), 0);
                 int::decode(&mut reader, &mut s.narrow)?;
-                for (value, k) in out.iter_mut().zip(&s.narrow) {
-                    *value = f64::from(*k);
+                if flags & RESIDUALS == 0 {
+                    simd::quotients(&s.narrow, grid.divisor, grid.single, out);
+                } else {
+                    out.iter_mut().zip(&s.narrow).for_each(|(value, k)| *value = f64::from(*k));
                 }
             } else {
                 s.wide.resize(out.len(), 0);
@@ -333,13 +349,12 @@ fn decode_body(kind: u8, body: &[u8], out: &mut [f64], s: &mut Scratch) -> Resul
                 if far != 0 {
                     return Err(reader.malformed("grid positions below 2^51", far));
                 }
-                for (value, k) in out.iter_mut().zip(&s.wide) {
-                    *value = grid::float(*k);
+                out.iter_mut().zip(&s.wide).for_each(|(value, k)| *value = grid::float(*k));
+                if flags & RESIDUALS == 0 {
+                    grid.points(out);
                 }
             }
-            if flags & RESIDUALS == 0 {
-                grid.points(out);
-            } else {
+            if flags & RESIDUALS != 0 {
                 s.residuals.resize(out.len(), 0);
                 int::decode(&mut reader, &mut s.residuals)?;
                 for (value, r) in out.iter_mut().zip(&s.residuals) {
@@ -355,17 +370,13 @@ fn decode_body(kind: u8, body: &[u8], out: &mut [f64], s: &mut Scratch) -> Resul
             }
             s.narrow.resize(out.len(), 0);
             int::decode(&mut reader, &mut s.narrow)?;
-            for (value, o) in out.iter_mut().zip(&s.narrow) {
-                *value = f64::from(from_ordinal32(*o));
-            }
+            simd::floats32(&s.narrow, out);
             place_exceptions(&mut exceptions, count, out)?;
         }
         F64 => {
             s.wide.resize(out.len(), 0);
             int::decode(&mut reader, &mut s.wide)?;
-            for (value, o) in out.iter_mut().zip(&s.wide) {
-                *value = from_ordinal(*o);
-            }
+            simd::floats64(&s.wide, out);
         }
         _ => return Err(reader.malformed("a kind of value column", u64::from(kind))),
     }
@@ -383,10 +394,7 @@ fn read_divisor(reader: &mut Reader<'_>) -> Result<f64, Malformed> {
 }
 
 /// Checks the exceptions and steps over them; returns where they start, how many there are, and the flags.
-fn skip_exceptions<'a>(
-    reader: &mut Reader<'a>,
-    points: usize,
-) -> Result<(Reader<'a>, usize, u8), Malformed> {
+fn skip_exceptions<'a>(reader: &mut Reader<'a>, points: usize) -> Result<(Reader<'a>, usize, u8), Malformed> {
     let head = reader.bounded(4 * points + 3, "at most one exception per value")?;
     let start = reader.clone();
     for _ in 0..head >> 2 {
