@@ -39,6 +39,7 @@ const NARROW_RANGE: u64 = 1 << 26;
 /// Encoder of a column in one lane's width; reuse it, then encoding allocates nothing.
 #[derive(Debug, Default)]
 pub struct Planner<L> {
+    thorough: bool,
     sample: Vec<L>,
     differences: Vec<L>,
     blocks: Vec<Block<L>>,
@@ -48,12 +49,17 @@ pub struct Planner<L> {
 }
 
 impl<L: Lane> Planner<L> {
+    /// Whether all blocks of a long column are looked at to find its order: slower, a little smaller.
+    pub fn set_thorough(&mut self, thorough: bool) {
+        self.thorough = thorough;
+    }
+
     /// Finds the order whose blocks take the fewest bytes, and returns the size. The values must be the same when
     /// [`Planner::write`] is called.
     pub fn plan(&mut self, values: &[L]) -> usize {
         self.differences.clear();
         self.differences.extend_from_slice(values);
-        self.order = choose_order(values, &mut self.sample);
+        self.order = choose_order(values, self.thorough, &mut self.sample);
         let mut bytes = 1;
         for order in 0..self.order {
             let seed = self.differences.get(order).copied().unwrap_or_default();
@@ -106,6 +112,12 @@ pub struct WidePlanner {
 }
 
 impl WidePlanner {
+    /// As [`Planner::set_thorough`].
+    pub fn set_thorough(&mut self, thorough: bool) {
+        self.wide.set_thorough(thorough);
+        self.narrow.set_thorough(thorough);
+    }
+
     /// As [`Planner::plan`].
     pub fn plan(&mut self, values: &[i64]) -> usize {
         let (low, high) = range(values);
@@ -142,9 +154,9 @@ fn differentiate<L: Lane>(values: &mut [L], from: usize) {
     }
 }
 
-/// The order whose differences pack best, by every other block in long columns; `sample` is working space.
-fn choose_order<L: Lane>(values: &[L], sample: &mut Vec<L>) -> usize {
-    let stride = if values.len() <= SAMPLED_BLOCKS * BLOCK { 1 } else { SAMPLE_STRIDE };
+/// The order whose differences pack best, by some blocks of long columns unless `thorough`; `sample` is working space.
+fn choose_order<L: Lane>(values: &[L], thorough: bool, sample: &mut Vec<L>) -> usize {
+    let stride = if thorough || values.len() <= SAMPLED_BLOCKS * BLOCK { 1 } else { SAMPLE_STRIDE };
     sample.clear();
     values.chunks(BLOCK).step_by(stride).for_each(|chunk| sample.extend_from_slice(chunk));
     let mut best = (0, usize::MAX);

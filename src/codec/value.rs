@@ -81,6 +81,12 @@ impl std::fmt::Debug for Scratch {
 /// Appends a column.
 pub fn encode(values: &[f64], compression: Compression, scratch: &mut Scratch, out: &mut Vec<u8>) {
     let start = out.len();
+    // Whoever waits for zstd can wait for this.
+    let thorough = compression == Compression::Zstd;
+    scratch.wide_plan.set_thorough(thorough);
+    scratch.narrow_plan.set_thorough(thorough);
+    scratch.position_plan.set_thorough(thorough);
+    scratch.residual_plan.set_thorough(thorough);
     encode_plain(values, scratch, out);
     if compression == Compression::Zstd {
         compress(start, scratch, out);
