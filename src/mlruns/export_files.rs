@@ -118,6 +118,11 @@ impl<'a> Exporter<'a> {
 
     /// Creates a directory (and its parents).
     pub(super) fn directory(&mut self, what: &'static str, path: &Path) -> Result<bool> {
+        self.directory_for(what, path, path)
+    }
+
+    /// Creates a directory because `wanted` is to be in it.
+    fn directory_for(&mut self, what: &'static str, path: &Path, wanted: &Path) -> Result<bool> {
         if self.created.contains(path) {
             return Ok(true);
         }
@@ -128,7 +133,7 @@ impl<'a> Exporter<'a> {
                 Ok(true)
             }
             Err(e) if is_clash(&e) => {
-                self.report.refuse(what, path.to_string_lossy(), clash_reason(&e));
+                self.report.refuse(what, wanted.to_string_lossy(), clash_reason(&e));
                 Ok(false)
             }
             Err(e) => Err(Error::io("create", full, e)),
@@ -138,7 +143,7 @@ impl<'a> Exporter<'a> {
     /// A new file; `None`, and a line in the report, if there can be none at this path.
     pub(super) fn create(&mut self, what: &'static str, path: &Path) -> Result<Option<File>> {
         if let Some(parent) = path.parent()
-            && !self.directory(what, parent)?
+            && !self.directory_for(what, parent, path)?
         {
             return Ok(None);
         }

@@ -52,13 +52,19 @@ fn text_at(document: &Node, key: &str) -> Option<String> {
     document.get(key).and_then(Node::as_text).map(str::to_owned)
 }
 
-/// An integer, with a note if there is something else.
+/// An integer, with a note if there is something else. Of a float (1.x let them through) the whole part.
 fn integer_at(document: &Node, key: &'static str, notes: &mut Vec<String>) -> Option<i64> {
     let node = document.get(key)?;
-    if !node.is_null() && node.as_integer().is_none() {
-        notes.push(format!("{key} is not an integer"));
+    let number = node.as_integer();
+    if node.is_null() || number.is_some() {
+        return number;
     }
-    node.as_integer()
+    let float = match node {
+        Node::Scalar(Kind::Float, text) => super::number::read_float(text.as_bytes()).filter(|f| f.abs() < 9e18),
+        _ => None,
+    };
+    notes.push(format!("{key} is not an integer{}", if float.is_some() { "; its whole part was taken" } else { "" }));
+    float.map(|float| float as i64)
 }
 
 fn lifecycle_at(document: &Node, notes: &mut Vec<String>) -> Option<Lifecycle> {

@@ -109,6 +109,7 @@ impl EntityPlan {
         let untouched = old_layout.as_ref().is_some_and(|(_, old)| old.values == self.layout.values);
         let imported_at = old_layout.as_ref().map(|(stamp, _)| *stamp);
         let mut operations = Vec::new();
+        let mut left = false;
         for ((field, key), value) in std::mem::take(&mut self.registers) {
             let take = match current.get(&(field, key.clone())) {
                 None => true,
@@ -119,9 +120,14 @@ impl EntityPlan {
                     take_changed(field, &key, (*stamp, present), &value, imported_at, replace, differences)
                 }
             };
+            left |= !take && !untouched && current.get(&(field, key.clone())).is_some_and(|(_, present)| *present != value);
             if take {
                 operations.push(Operation { kind: self.kind, uid: self.uid, field, key, value });
             }
+        }
+        if left && let Some((_, old)) = &old_layout {
+            // Not all of the tree is in: the next import tells again, and can be told to replace.
+            self.layout.values = old.values;
         }
         let layout = self.layout.to_value();
         if current.get(&layout_key).is_none_or(|(_, present)| *present != layout) {
