@@ -27,6 +27,14 @@ pub struct Extra {
     pub indices: Vec<u32>,
 }
 
+impl Extra {
+    /// The value of a point; empty where the column is too short.
+    pub fn get(&self, point: usize) -> &[u8] {
+        let index = self.indices.get(point).and_then(|&index| usize::try_from(index).ok());
+        index.and_then(|index| self.dictionary.get(index)).map_or(&[], Vec::as_slice)
+    }
+}
+
 /// Working space; reuse it.
 #[derive(Debug, Default)]
 pub struct Scratch {

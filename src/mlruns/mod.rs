@@ -44,6 +44,7 @@ use crate::error::Result;
 use crate::format::event::{EntityKind, Field, Operation, Value};
 use crate::id::{BlobId, Origin, Stamp, Uid};
 
+pub use crate::codec::extra::Extra;
 pub use export::export;
 pub use import::import;
 pub use meta::{decode_input_tags, encode_input_tags};
@@ -55,25 +56,6 @@ pub use report::{
 pub const EXTRA_SPELLING: u8 = 1;
 /// Kind of the per-point column with what follows the step in a line: data set name and digest.
 pub const EXTRA_TAIL: u8 = 2;
-
-/// An optional per-point column: an index into a dictionary for every point.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Extra {
-    /// What the column means; unknown kinds are carried along.
-    pub kind: u8,
-    /// The distinct values.
-    pub dictionary: Vec<Vec<u8>>,
-    /// For each point its value's place in the dictionary.
-    pub indices: Vec<u32>,
-}
-
-impl Extra {
-    /// The value of a point; empty where the column is damaged or too short.
-    pub fn get(&self, point: usize) -> &[u8] {
-        let index = self.indices.get(point).and_then(|&index| usize::try_from(index).ok());
-        index.and_then(|index| self.dictionary.get(index)).map_or(&[], Vec::as_slice)
-    }
-}
 
 /// Consecutive points of one origin of a series, as columns of equal length.
 #[derive(Clone, Copy, Debug)]
