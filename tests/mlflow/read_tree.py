@@ -290,7 +290,8 @@ class Reader:
         if isinstance(value, dict):
             return {self.text(key): self.plain(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
-            return [self.plain(item) for item in value]
+            # Such as the assessments of a trace: one file each, read in the order of the directory.
+            return in_order(self.plain(item) for item in value)
         if isinstance(value, float):
             return number(value)
         return value if isinstance(value, (bool, int)) else self.text(value)
