@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every check of the project, in one command on a fresh clone: needs a Rust toolchain with rustfmt and clippy, a C
-# compiler, and Python 3.10 to 3.13 with venv and pip (real MLflow is a peer of the tests). Stops at the first failure.
+# compiler, and Python 3.11 or newer with venv and pip (real MLflow is a peer of the tests). Stops at the first failure.
 #
 #   tests/run.sh              everything; two cores need well under 45 minutes
 set -euo pipefail

@@ -5,8 +5,8 @@
 #
 #   tests/mlflow/setup.sh [VERSION...]        all versions if none is named
 #
-# Needs Python 3.10 to 3.13 with venv and pip ($PYTHON, else python3, else python3.11 ...), and access to a package
-# index through pip's own configuration.
+# Needs Python 3.11 or newer with venv and pip ($PYTHON, else python3, else python3.11 ...; tried with 3.11 and 3.13,
+# where 3.13 compiles SQLAlchemy 1.4), and access to a package index through pip's own configuration.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -19,29 +19,31 @@ die() {
   exit 1
 }
 
-# A Python that can make environments. ensurepip is what Debian leaves out of its python3 package.
+# A Python that can make environments, if possible one of those tried. ensurepip is what Debian leaves out of its python3 package.
 find_python() {
-  local candidate
-  for candidate in ${PYTHON:-python3 python3.11 python3.12 python3.13 python3.10}; do
-    if "$candidate" - 2>/dev/null <<'PY'
+  local newest candidate
+  for newest in 13 99; do
+    for candidate in ${PYTHON:-python3 python3.11 python3.12 python3.13}; do
+      if "$candidate" - "$newest" 2>/dev/null <<'PY'
 import sys
-if not (3, 10) <= sys.version_info[:2] <= (3, 13):
+if not (3, 11) <= sys.version_info[:2] <= (3, int(sys.argv[1])):
     sys.exit(1)
 try:
     import ensurepip, venv
 except ImportError:
     import virtualenv
 PY
-    then
-      printf '%s\n' "$candidate"
-      return
-    fi
+      then
+        printf '%s\n' "$candidate"
+        return
+      fi
+    done
   done
   return 1
 }
 
-python=$(find_python) || die "no usable Python found (tried: ${PYTHON:-python3, python3.10 to python3.13})" \
-  "Needed: Python 3.10 to 3.13 with the modules venv and ensurepip (or virtualenv)." \
+python=$(find_python) || die "no usable Python found (tried: ${PYTHON:-python3, python3.11 to python3.13})" \
+  "Needed: Python 3.11 or newer with the modules venv and ensurepip (or virtualenv)." \
   "Debian, Ubuntu: apt-get install python3-venv    Fedora: dnf install python3" \
   "or name one: PYTHON=/path/to/python3.11 tests/mlflow/setup.sh"
 
@@ -80,7 +82,7 @@ make_venv() {
   } || return
   # The lock files are complete, so pip has nothing to resolve (and could not: see requirements-3.18.0.txt).
   "$venv/bin/python" -m pip install --no-input --disable-pip-version-check --retries 5 --no-deps \
-    --only-binary :all: --requirement "$lock" >>"$log" 2>&1 || return
+    --requirement "$lock" >>"$log" 2>&1 || return
   env -i PATH="$PATH" HOME="$HOME" MLFLOW_DISABLE_TELEMETRY=true MLFLOW_ALLOW_FILE_STORE=true \
     "$venv/bin/python" - "$version" >>"$log" 2>&1 <<'PY'
 import sys
