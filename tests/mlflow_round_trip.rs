@@ -145,6 +145,9 @@ fn log_run(store: &Path, experiment: &str, name: &str, more: &[&str], lines: &st
     printed.lines().next().expect("the id of the run").trim().to_owned()
 }
 
+/// Timestamp, step and value, as `read_tree.py` orders them.
+type Point = (i64, i64, f64);
+
 /// What was logged by [`store_written_through_the_program`], by run: experiment, name, status, params, histories.
 struct Logged {
     id: String,
@@ -152,7 +155,7 @@ struct Logged {
     name: &'static str,
     status: &'static str,
     params: &'static [(&'static str, &'static str)],
-    histories: Vec<(&'static str, Vec<(i64, i64, f64)>)>,
+    histories: Vec<(&'static str, Vec<Point>)>,
 }
 
 const FIRST: i64 = 1_700_000_000_000;
