@@ -29,7 +29,7 @@ use crate::limits::{
 use crate::log::live_writer::{Held, LiveWriter};
 use crate::log::seal::seal_segment;
 use crate::log::segment_writer::{BatchColumn, SegmentWriter};
-use crate::log::{LIVE_DIR, LOG_DIR, segment_path};
+use crate::log::{LIVE_DIR, LOG_DIR};
 use crate::model::{Point, Points};
 use crate::vfs::{FileSystem, Vfs, process};
 
@@ -712,13 +712,15 @@ fn fill(source: &mut dyn std::io::Read, buffer: &mut [u8]) -> Result<usize> {
     Ok(at)
 }
 
+/// The content address of bytes.
+pub(crate) fn blob_address(bytes: &[u8]) -> BlobId {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(bytes);
+    blob_id(&hasher)
+}
+
 fn blob_id(hasher: &blake3::Hasher) -> BlobId {
     let mut bytes = [0; 16];
     hasher.finalize_xof().fill(&mut bytes);
     BlobId::from_bytes(bytes)
-}
-
-/// Where a writer's segment would be: for tests and reports.
-pub(crate) fn path_of(root: &Path, writer: WriterId, number: u64) -> PathBuf {
-    segment_path(&root.join(LOG_DIR), writer, number)
 }

@@ -30,6 +30,7 @@ mod plan;
 mod report;
 mod resolver;
 mod shape;
+mod store_port;
 mod wire;
 mod yaml_emit;
 mod yaml_node;

@@ -15,7 +15,7 @@ pub mod report;
 mod runs;
 mod search;
 mod series;
-mod state;
+pub(crate) mod state;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};

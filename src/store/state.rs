@@ -168,7 +168,7 @@ impl State {
     /// Applies an event that this process wrote.
     pub(crate) fn wrote(&mut self, event: &Event) -> Result<Stamp> {
         // What was created here is known in full; of others only what is loaded may be changed.
-        for operation in &event.operations {
+        for operation in event.operations.iter().filter(|_| !self.all) {
             let known = self.catalog.entry(operation.kind, operation.uid).is_some();
             if !known && self.view.entries(operation.uid)?.is_empty() {
                 self.loaded.insert(operation.uid);
