@@ -10,6 +10,8 @@ use mlruns_support::{Memory, VERSIONS, difference, export_tree, import_tree, unp
 use mlrs_db::format::event::{EntityKind, Field};
 use mlrs_db::mlruns::{ArtifactMode, ExportOptions, ImportOptions, export, import};
 
+const NOTHING: [String; 0] = [];
+
 #[test]
 fn all_six_trees_come_back_byte_for_byte_and_almost_nothing_is_verbatim() {
     let directory = tempfile::tempdir().unwrap();
@@ -22,12 +24,7 @@ fn all_six_trees_come_back_byte_for_byte_and_almost_nothing_is_verbatim() {
             let report = import_tree(&source, &mut memory, &ImportOptions::default());
             let target = directory.path().join(format!("export-{version}-{}", part.len()));
             let exported = export_tree(&memory, &target);
-            assert_eq!(
-                difference(&source, &target),
-                [String::new(); 0],
-                "{version} {part}: {:#?}",
-                report.problems
-            );
+            assert_eq!(difference(&source, &target), NOTHING, "{version} {part}: {:#?}", report.problems);
             assert_eq!(exported.unexportable, []);
             assert_eq!((exported.runs, exported.points), (report.runs, report.points));
             assert_eq!(report.yaml_verbatim, 0, "{version} {part}");
@@ -178,7 +175,7 @@ fn two_trees_with_the_same_ids_keep_apart_and_each_comes_back() {
         let options = ExportOptions { tree: Some(name.into()), ..ExportOptions::default() };
         let report = export(&memory, &target, &options, &mut |_| {}).unwrap();
         assert_eq!(report.unexportable, []);
-        assert_eq!(difference(&source, &target), [String::new(); 0]);
+        assert_eq!(difference(&source, &target), NOTHING);
     }
     // Merged, the second of each pair has no place, and the report says so.
     let merged = export_tree(&memory, &directory.path().join("merged"));
@@ -213,7 +210,7 @@ fn artifacts_can_be_linked_referenced_or_left_out() {
             assert_eq!(differences.len(), 4, "{differences:?}");
             assert!(differences.iter().all(|d| d.starts_with('-') && d.contains("/artifacts/")));
         } else {
-            assert_eq!(differences, [String::new(); 0]);
+            assert_eq!(differences, NOTHING);
         }
         assert_eq!(stored.exists(), mode == ArtifactMode::Link);
     }
@@ -234,7 +231,7 @@ fn export_refuses_a_target_that_holds_something() {
     assert!(target.join("mine").exists());
     let overwrite = ExportOptions { overwrite: true, ..ExportOptions::default() };
     export(&memory, &target, &overwrite, &mut |_| {}).unwrap();
-    assert_eq!(difference(&source, &target), [String::new(); 0]);
+    assert_eq!(difference(&source, &target), NOTHING);
 }
 
 #[test]
