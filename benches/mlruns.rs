@@ -11,8 +11,8 @@ use mlrs_db::error::Result;
 use mlrs_db::format::event::{EntityKind, Field, Operation, Value};
 use mlrs_db::id::{BlobId, Origin, Stamp, Uid};
 use mlrs_db::mlruns::{
-    BlobRef, Entities, ExportOptions, ExportSource, ImportOptions, ImportTarget, PointBlock, PointReader, Registers,
-    Which, export, import,
+    BlobRef, Entities, ExportOptions, ExportSource, ImportOptions, ImportTarget, PointBlock, PointReader,
+    Registers, Which, export, import,
 };
 
 const LINES: usize = 1_000_000;
@@ -49,7 +49,13 @@ impl Entities for Sink {
 }
 
 impl PointReader for Sink {
-    fn read_points(&self, _: Uid, _: &str, _: Which, _: &mut dyn FnMut(&PointBlock<'_>) -> Result<()>) -> Result<()> {
+    fn read_points(
+        &self,
+        _: Uid,
+        _: &str,
+        _: Which,
+        _: &mut dyn FnMut(&PointBlock<'_>) -> Result<()>,
+    ) -> Result<()> {
         Ok(())
     }
 }
@@ -96,7 +102,13 @@ impl Entities for One {
 }
 
 impl PointReader for One {
-    fn read_points(&self, _: Uid, _: &str, _: Which, sink: &mut dyn FnMut(&PointBlock<'_>) -> Result<()>) -> Result<()> {
+    fn read_points(
+        &self,
+        _: Uid,
+        _: &str,
+        _: Which,
+        sink: &mut dyn FnMut(&PointBlock<'_>) -> Result<()>,
+    ) -> Result<()> {
         for ((steps, timestamps), values) in
             self.steps.chunks(4096).zip(self.timestamps.chunks(4096)).zip(self.values.chunks(4096))
         {
@@ -122,21 +134,28 @@ fn series(short: bool) -> One {
         seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         one.steps.push(step);
         one.timestamps.push(1_700_000_000_000 + step * 50);
-        one.values.push(if short { (seed >> 50) as f64 / 1000.0 } else { 1.0 / (step as f64 + 1.7) + (seed >> 40) as f64 * 1e-9 });
+        one.values.push(if short {
+            (seed >> 50) as f64 / 1000.0
+        } else {
+            1.0 / (step as f64 + 1.7) + (seed >> 40) as f64 * 1e-9
+        });
     }
     one
 }
 
 fn lines(c: &mut Criterion) {
     // Data in memory, so that the disk is not measured.
-    let directory = tempfile::tempdir_in(if PathBuf::from("/dev/shm").exists() { "/dev/shm" } else { "." }).unwrap();
+    let directory =
+        tempfile::tempdir_in(if PathBuf::from("/dev/shm").exists() { "/dev/shm" } else { "." }).unwrap();
     for (name, short) in [("17 digits", false), ("short decimals", true)] {
         let one = series(short);
         let tree = directory.path().join(format!("tree-{short}"));
         let run = tree.join("1").join(RUN.to_string());
         fs::create_dir_all(run.join("metrics")).unwrap();
-        fs::write(tree.join("1/meta.yaml"), "experiment_id: '1'\nlifecycle_stage: active\nname: x\n").unwrap();
-        fs::write(run.join("meta.yaml"), format!("experiment_id: '1'\nrun_id: '{RUN}'\nstatus: 3\n")).unwrap();
+        fs::write(tree.join("1/meta.yaml"), "experiment_id: '1'\nlifecycle_stage: active\nname: x\n")
+            .unwrap();
+        fs::write(run.join("meta.yaml"), format!("experiment_id: '1'\nrun_id: '{RUN}'\nstatus: 3\n"))
+            .unwrap();
         let mut text = String::new();
         for i in 0..LINES {
             writeln!(text, "{} {:?} {}", one.timestamps[i], one.values[i], one.steps[i]).unwrap();
@@ -148,7 +167,10 @@ fn lines(c: &mut Criterion) {
             b.iter(|| {
                 let mut sink = Sink::default();
                 let report = import(&tree, &mut sink, &ImportOptions::default(), &mut |_| {}).unwrap();
-                assert_eq!((sink.points, report.problems_total, report.metric_irregular), (LINES as u64, 0, 0));
+                assert_eq!(
+                    (sink.points, report.problems_total, report.metric_irregular),
+                    (LINES as u64, 0, 0)
+                );
             });
         });
         let target = directory.path().join("export");

@@ -66,8 +66,16 @@ fn a_tree_that_has_grown_adds_exactly_what_is_new() {
     fs::create_dir_all(tree.join("7").join(other).join("metrics")).unwrap();
     fs::write(tree.join("7").join(other).join("meta.yaml"), meta(other, 3, "2000")).unwrap();
     let second = import_tree(&tree, &mut memory, &ImportOptions::default());
-    assert_eq!((second.points_added, second.points, second.runs, second.problems_total), (3, 6, 2, 0), "{:?}", second.problems);
-    assert_eq!(memory.metric(uid, "loss"), [(1000, 0.5, 0), (1001, 0.25, 1), (1002, 0.125, 2), (1003, 0.5, 3)]);
+    assert_eq!(
+        (second.points_added, second.points, second.runs, second.problems_total),
+        (3, 6, 2, 0),
+        "{:?}",
+        second.problems
+    );
+    assert_eq!(
+        memory.metric(uid, "loss"),
+        [(1000, 0.5, 0), (1001, 0.25, 1), (1002, 0.125, 2), (1003, 0.5, 3)]
+    );
     let target = directory.path().join("one");
     export_tree(&memory, &target);
     assert_eq!(difference(&tree, &target), NOTHING);
@@ -99,9 +107,14 @@ fn what_changed_otherwise_is_reported_and_left_unless_asked_for() {
 
     fs::write(run.join("tags/note"), "another").unwrap();
     fs::write(run.join("metrics/loss"), "1000 0.75 0\n1001 0.25 1\n1002 0.0 2\n").unwrap();
-    fs::write(tree.join("7/meta.yaml"), fs::read_to_string(tree.join("7/meta.yaml")).unwrap().replace("seven", "eight")).unwrap();
+    fs::write(
+        tree.join("7/meta.yaml"),
+        fs::read_to_string(tree.join("7/meta.yaml")).unwrap().replace("seven", "eight"),
+    )
+    .unwrap();
     let report = import_tree(&tree, &mut memory, &ImportOptions::default());
-    let mut named: Vec<_> = report.problems.iter().map(|p| p.path.strip_prefix(&tree).unwrap().to_str().unwrap()).collect();
+    let mut named: Vec<_> =
+        report.problems.iter().map(|p| p.path.strip_prefix(&tree).unwrap().to_str().unwrap()).collect();
     named.sort_unstable();
     let id = uid.to_string();
     assert_eq!(named, [&format!("7/{id}/metrics/loss"), &format!("7/{id}/tags/note"), "7/meta.yaml"]);
@@ -144,7 +157,11 @@ fn one_changed_tag_changes_one_file_and_a_name_the_meta_too() {
         let source = unpack(version, directory.path()).join("mlruns");
         let mut memory = Memory::new(&directory.path().join("artifacts"));
         import_tree(&source, &mut memory, &ImportOptions::default());
-        let run = *memory.uids(EntityKind::RUN).iter().find(|&&run| memory.text(run, Field::TAG, "mlflow.runName").is_some()).unwrap();
+        let run = *memory
+            .uids(EntityKind::RUN)
+            .iter()
+            .find(|&&run| memory.text(run, Field::TAG, "mlflow.runName").is_some())
+            .unwrap();
         memory.set(EntityKind::RUN, run, Field::TAG, "mlflow.user", Value::Text("somebody".into()));
         let target = directory.path().join(format!("tag-{version}"));
         export_tree(&memory, &target);
@@ -203,15 +220,36 @@ fn points_logged_after_an_import_follow_the_imported_lines() {
 fn a_store_made_through_the_api_gets_the_layout_all_versions_read() {
     let directory = tempfile::tempdir().unwrap();
     let mut memory = Memory::new(&directory.path().join("artifacts"));
-    let (experiment, run, dataset) = (Uid::from_bytes([1; 16]), Uid::from_bytes([2; 16]), Uid::from_bytes([3; 16]));
+    let (experiment, run, dataset) =
+        (Uid::from_bytes([1; 16]), Uid::from_bytes([2; 16]), Uid::from_bytes([3; 16]));
     let text = |text: &str| Value::Text(text.into());
-    for (field, value) in [(Field::NAME, text("new")), (Field::NUMERIC_ID, text("42")), (Field::CREATED_MS, Value::Integer(5)), (Field::UPDATED_MS, Value::Integer(6)), (Field::LIFECYCLE, text("active"))] {
+    for (field, value) in [
+        (Field::NAME, text("new")),
+        (Field::NUMERIC_ID, text("42")),
+        (Field::CREATED_MS, Value::Integer(5)),
+        (Field::UPDATED_MS, Value::Integer(6)),
+        (Field::LIFECYCLE, text("active")),
+    ] {
         memory.set(EntityKind::EXPERIMENT, experiment, field, "", value);
     }
-    for (field, value) in [(Field::NAME, text("r")), (Field::EXPERIMENT, Value::Uid(experiment)), (Field::STATUS, Value::Integer(3)), (Field::START_MS, Value::Integer(10)), (Field::END_MS, Value::Integer(20)), (Field::USER, text("me")), (Field::LIFECYCLE, text("active"))] {
+    for (field, value) in [
+        (Field::NAME, text("r")),
+        (Field::EXPERIMENT, Value::Uid(experiment)),
+        (Field::STATUS, Value::Integer(3)),
+        (Field::START_MS, Value::Integer(10)),
+        (Field::END_MS, Value::Integer(20)),
+        (Field::USER, text("me")),
+        (Field::LIFECYCLE, text("active")),
+    ] {
         memory.set(EntityKind::RUN, run, field, "", value);
     }
-    for (field, value) in [(Field::NAME, text("ds")), (Field::DIGEST, text("d1")), (Field::SOURCE_TYPE, text("local")), (Field::SOURCE, text("{}")), (Field::EXPERIMENT, Value::Uid(experiment))] {
+    for (field, value) in [
+        (Field::NAME, text("ds")),
+        (Field::DIGEST, text("d1")),
+        (Field::SOURCE_TYPE, text("local")),
+        (Field::SOURCE, text("{}")),
+        (Field::EXPERIMENT, Value::Uid(experiment)),
+    ] {
         memory.set(EntityKind::DATASET, dataset, field, "", value);
     }
     let tags = [("mlflow.data.context".to_owned(), "training".to_owned())].into();
@@ -222,8 +260,10 @@ fn a_store_made_through_the_api_gets_the_layout_all_versions_read() {
     let origin = Origin::from_bytes([9; 16]);
     memory.log(run, "loss", origin, &[(0, 10, 0.5), (1, 11, f64::NAN)]);
     memory.log(run, "loss/sub", origin, &[(0, 10, 0.5)]);
-    fs::create_dir_all(directory.path().join("artifacts").join(run.to_string()).join("artifacts/deep")).unwrap();
-    fs::write(directory.path().join("artifacts").join(run.to_string()).join("artifacts/deep/f"), "f").unwrap();
+    fs::create_dir_all(directory.path().join("artifacts").join(run.to_string()).join("artifacts/deep"))
+        .unwrap();
+    fs::write(directory.path().join("artifacts").join(run.to_string()).join("artifacts/deep/f"), "f")
+        .unwrap();
 
     let target = directory.path().join("out dir");
     let report = export_tree(&memory, &target);
@@ -241,7 +281,9 @@ fn a_store_made_through_the_api_gets_the_layout_all_versions_read() {
     let uri = format!("file://{}/42", target.display()).replace(' ', "%20");
     assert_eq!(
         fs::read_to_string(target.join("42/meta.yaml")).unwrap(),
-        format!("artifact_location: {uri}\ncreation_time: 5\nexperiment_id: '42'\nlast_update_time: 6\nlifecycle_stage: active\nname: new\n")
+        format!(
+            "artifact_location: {uri}\ncreation_time: 5\nexperiment_id: '42'\nlast_update_time: 6\nlifecycle_stage: active\nname: new\n"
+        )
     );
     // run ids of digits only are quoted, as YAML 1.1 would read a number.
     assert_eq!(
@@ -260,15 +302,67 @@ fn a_store_made_through_the_api_gets_the_layout_all_versions_read() {
     assert!(target.join("42/datasets").join(dataset).join("meta.yaml").exists());
     assert_eq!(
         read(&format!("inputs/{input}/meta.yaml")),
-        format!("destination_id: {dataset}\ndestination_type: RUN\nsource_id: {dataset}\nsource_type: DATASET\ntags:\n  mlflow.data.context: training\n")
+        format!(
+            "destination_id: {dataset}\ndestination_type: RUN\nsource_id: {dataset}\nsource_type: DATASET\ntags:\n  mlflow.data.context: training\n"
+        )
     );
     assert!(target.join(".trash").is_dir());
 
     // What was exported is a tree like any other.
     let mut memory = Memory::new(&directory.path().join("again"));
     let report = import_tree(&target, &mut memory, &ImportOptions::default());
-    assert_eq!((report.problems_total, report.yaml_verbatim, report.points), (0, 0, 2), "{:?}", report.problems);
+    assert_eq!(
+        (report.problems_total, report.yaml_verbatim, report.points),
+        (0, 0, 2),
+        "{:?}",
+        report.problems
+    );
     let again = directory.path().join("again-out");
     export(&memory, &again, &ExportOptions::default(), &mut |_| {}).unwrap();
     assert_eq!(difference(&target, &again), NOTHING);
+}
+
+#[test]
+fn a_growth_that_was_killed_is_completed_and_can_be_exported_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let (tree, run, uid) = small_tree(directory.path());
+    append(&run.join("metrics/loss"), "1002 0.125 2");
+    let mut memory = Memory::new(&directory.path().join("artifacts"));
+    import_tree(&tree, &mut memory, &ImportOptions::default());
+    let lines: String = (3..9000).map(|step| format!("\n{} 0.5 {step}", 1000 + step)).collect();
+    append(&run.join("metrics/loss"), &lines);
+    // One write is one block of 4,096 points here; the record of the file does not get written.
+    memory.writes_left = Some(1);
+    assert!(mlrs_db::mlruns::import(&tree, &mut memory, &ImportOptions::default(), &mut |_| {}).is_err());
+    memory.writes_left = None;
+    memory.log(uid, "loss", Origin::from_bytes([1; 16]), &[(7, 7, 7.0)]);
+    let target = directory.path().join("between");
+    export_tree(&memory, &target);
+    let text = fs::read_to_string(target.join("7").join(uid.to_string()).join("metrics/loss")).unwrap();
+    let whole = fs::read_to_string(run.join("metrics/loss")).unwrap();
+    let kept = text.strip_suffix("\n7 7.0 7\n").unwrap();
+    assert!(whole.starts_with(kept) && kept.lines().count() > 4000, "{}", kept.len());
+
+    let report = import_tree(&tree, &mut memory, &ImportOptions::default());
+    assert_eq!(report.problems_total, 0, "{:?}", report.problems);
+    let target = directory.path().join("after");
+    export_tree(&memory, &target);
+    let text = fs::read_to_string(target.join("7").join(uid.to_string()).join("metrics/loss")).unwrap();
+    assert_eq!(text, format!("{whole}\n7 7.0 7\n"));
+}
+
+#[test]
+fn an_experiment_that_was_deleted_in_the_tree_is_told_and_its_runs_are_not_doubled() {
+    let directory = tempfile::tempdir().unwrap();
+    let (tree, _, uid) = small_tree(directory.path());
+    let mut memory = Memory::new(&directory.path().join("artifacts"));
+    import_tree(&tree, &mut memory, &ImportOptions::default());
+    fs::rename(tree.join("7"), tree.join(".trash/7")).unwrap();
+    let report = import_tree(&tree, &mut memory, &ImportOptions::default());
+    assert_eq!((report.problems_total, report.points_added), (1, 0), "{:?}", report.problems);
+    assert_eq!(memory.uids(EntityKind::RUN), [uid]);
+    import_tree(&tree, &mut memory, &ImportOptions { replace: true, ..ImportOptions::default() });
+    let target = directory.path().join("target");
+    export_tree(&memory, &target);
+    assert_eq!(difference(&tree, &target), NOTHING);
 }

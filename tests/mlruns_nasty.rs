@@ -45,7 +45,10 @@ fn a_thoroughly_damaged_tree_goes_in_as_far_as_it_goes_and_comes_out_as_it_was()
     write(&tree.join("1/meta.yaml"), b"name: [unclosed\n");
     write(&tree.join("1/.DS_Store"), b"\0\0\0\x01Bud1\0");
     write(&tree.join("1/tags/k"), b"v");
-    write(&run.join("meta.yaml"), b"status: FINISHED\nrun_id: x # hand-made\nstart_time: 12.5\nexperiment_id: 1\n");
+    write(
+        &run.join("meta.yaml"),
+        b"status: FINISHED\nrun_id: x # hand-made\nstart_time: 12.5\nexperiment_id: 1\n",
+    );
     write(&run.join("params/bytes"), b"\xff\xfe\0\r\n");
     write(&run.join("params/meta.yaml"), b"not: meta");
     write(&run.join("params/a/..b"), b"");
@@ -74,7 +77,11 @@ fn a_thoroughly_damaged_tree_goes_in_as_far_as_it_goes_and_comes_out_as_it_was()
     std::os::unix::fs::symlink(run.join("metrics/good"), tree.join("2/link")).unwrap();
 
     let (memory, report) = round_trip(&tree, directory.path());
-    let uid = memory.uids(EntityKind::RUN).into_iter().find(|&uid| memory.text(uid, Field::RUN_ID_TEXT, "").as_deref() == Some("x")).unwrap();
+    let uid = memory
+        .uids(EntityKind::RUN)
+        .into_iter()
+        .find(|&uid| memory.text(uid, Field::RUN_ID_TEXT, "").as_deref() == Some("x"))
+        .unwrap();
     let steps = |key: &str| memory.metric(uid, key).iter().map(|p| p.2).collect::<Vec<_>>();
     assert_eq!(steps("good"), [0, 1]);
     assert_eq!(steps("torn"), [0, 1]);
@@ -89,7 +96,11 @@ fn a_thoroughly_damaged_tree_goes_in_as_far_as_it_goes_and_comes_out_as_it_was()
     assert_eq!(registers[&(Field::PARAM, "bytes".into())].1, Value::Bytes(b"\xff\xfe\0\r\n".to_vec()));
     assert_eq!((report.experiments, report.runs), (2, 3), "{:#?}", report.problems);
     let told = |end: &str, line: Option<u64>| {
-        assert!(report.problems.iter().any(|p| p.path.ends_with(end) && p.line == line), "{end} {line:?}: {:#?}", report.problems);
+        assert!(
+            report.problems.iter().any(|p| p.path.ends_with(end) && p.line == line),
+            "{end} {line:?}: {:#?}",
+            report.problems
+        );
     };
     told("1/meta.yaml", Some(2));
     told("metrics/torn", Some(3));
@@ -109,12 +120,18 @@ fn long_values_and_files_come_back() {
     let tree = directory.path().join("tree");
     let run = tree.join("0").join(RUN);
     let long = "word ".repeat(100_000);
-    write(&tree.join("0/meta.yaml"), format!("experiment_id: '0'\nlifecycle_stage: active\nname: {RUN}\n").as_bytes());
+    write(
+        &tree.join("0/meta.yaml"),
+        format!("experiment_id: '0'\nlifecycle_stage: active\nname: {RUN}\n").as_bytes(),
+    );
     write(&run.join("meta.yaml"), b"");
     write(&run.join("params/long"), long.as_bytes());
     write(&run.join("params/longer"), &vec![b'x'; 9 * 1024 * 1024]);
     write(&run.join("metrics/binary"), &vec![0xa5; 3 * 1024 * 1024]);
-    write(&run.join("metrics/mixed"), &[b"1 0.5 0\n".to_vec(), vec![b'7'; 2 * 1024 * 1024], b"\n2 0.5 1\n".to_vec()].concat());
+    write(
+        &run.join("metrics/mixed"),
+        &[b"1 0.5 0\n".to_vec(), vec![b'7'; 2 * 1024 * 1024], b"\n2 0.5 1\n".to_vec()].concat(),
+    );
     let (memory, _) = round_trip(&tree, directory.path());
     let uid = RUN.parse().unwrap();
     assert_eq!(memory.text(uid, Field::PARAM, "long"), Some(long));
@@ -127,33 +144,77 @@ fn a_generated_tree_comes_back() {
     let directory = tempfile::tempdir().unwrap();
     let tree = directory.path().join("tree");
     let spellings = [
-        "0.0", "-0.0", "1.0", "0.1", "0.3333333333333333", "1e-07", "1e+16", "5e-324", "1.7976931348623157e+308", "nan", "inf", "-inf",
-        "7", "-3", "9007199254740992", "1e5", "1E5", "+5", "1_000.5", "NaN", "Infinity", "-INF", ".5", "5.", "0.10", "00.5",
-        "1.2345678901234568e+17", "100000000000000000000", "0.1000000000000000055511151231257827", "1e400",
+        "0.0",
+        "-0.0",
+        "1.0",
+        "0.1",
+        "0.3333333333333333",
+        "1e-07",
+        "1e+16",
+        "5e-324",
+        "1.7976931348623157e+308",
+        "nan",
+        "inf",
+        "-inf",
+        "7",
+        "-3",
+        "9007199254740992",
+        "1e5",
+        "1E5",
+        "+5",
+        "1_000.5",
+        "NaN",
+        "Infinity",
+        "-INF",
+        ".5",
+        "5.",
+        "0.10",
+        "00.5",
+        "1.2345678901234568e+17",
+        "100000000000000000000",
+        "0.1000000000000000055511151231257827",
+        "1e400",
     ];
     let mut seed = 12345u64;
     let mut random = move || {
         seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         seed >> 33
     };
-    write(&tree.join("1/meta.yaml"), b"artifact_location: s3://b/1\nexperiment_id: '1'\nlifecycle_stage: active\nname: '1e3'\n");
+    write(
+        &tree.join("1/meta.yaml"),
+        b"artifact_location: s3://b/1\nexperiment_id: '1'\nlifecycle_stage: active\nname: '1e3'\n",
+    );
     let mut lines = 0;
     for run in 0..50 {
         let id = format!("{run:032x}");
         let path = tree.join("1").join(&id);
-        write(&path.join("meta.yaml"), format!("end_time: null\nexperiment_id: '1'\nlifecycle_stage: active\nrun_id: '{id}'\nstatus: 1\n").as_bytes());
+        write(
+            &path.join("meta.yaml"),
+            format!(
+                "end_time: null\nexperiment_id: '1'\nlifecycle_stage: active\nrun_id: '{id}'\nstatus: 1\n"
+            )
+            .as_bytes(),
+        );
         for key in 0..20 {
             let count = if (run, key) == (3, 3) { 1_000_000 } else { random() % 200 + 1 };
             let mut text = String::new();
             for step in 0..count {
                 let timestamp = 1_700_000_000_000 + step * 100 + random() % 50;
                 match (key, random() % 50) {
-                    (0..10, _) => writeln!(text, "{timestamp} {:?} {step}", random() as f64 / 1e6 + 0.5).unwrap(),
-                    (_, pick @ 0..30) => writeln!(text, "{timestamp} {} {step}", spellings[pick as usize]).unwrap(),
-                    (15.., 30..33) => writeln!(text, "{timestamp} 0.5 {step} data{} d{}", pick_of(&mut random), run).unwrap(),
+                    (0..10, _) => {
+                        writeln!(text, "{timestamp} {:?} {step}", random() as f64 / 1e6 + 0.5).unwrap()
+                    }
+                    (_, pick @ 0..30) => {
+                        writeln!(text, "{timestamp} {} {step}", spellings[pick as usize]).unwrap()
+                    }
+                    (15.., 30..33) => {
+                        writeln!(text, "{timestamp} 0.5 {step} data{} d{}", pick_of(&mut random), run)
+                            .unwrap()
+                    }
                     (16.., 33) => writeln!(text, "{timestamp} 0.5").unwrap(),
                     (17.., 34) => write!(text, "{timestamp} 0.5 {step}\r\n").unwrap(),
-                    _ => writeln!(text, "{timestamp} {:?} {}", random() as f64 / 3.0 + 0.01, -(step as i64)).unwrap(),
+                    _ => writeln!(text, "{timestamp} {:?} {}", random() as f64 / 3.0 + 0.01, -(step as i64))
+                        .unwrap(),
                 }
             }
             lines += count;
@@ -161,7 +222,12 @@ fn a_generated_tree_comes_back() {
         }
     }
     let (_, report) = round_trip(&tree, directory.path());
-    assert_eq!((report.points, report.runs, report.metric_files, report.problems_total), (lines, 50, 1000, 0), "{:?}", &report.problems.get(..3));
+    assert_eq!(
+        (report.points, report.runs, report.metric_files, report.problems_total),
+        (lines, 50, 1000, 0),
+        "{:?}",
+        &report.problems.get(..3)
+    );
     assert!(report.metric_verbatim == 0 && report.metric_irregular > 0 && report.metric_respelled > 400);
 }
 

@@ -10,6 +10,8 @@ use mlruns_support::{Memory, VERSIONS, difference, export_tree, import_tree, unp
 use mlrs_db::format::event::{EntityKind, Field};
 use mlrs_db::mlruns::{ArtifactMode, ExportOptions, ImportOptions, export, import};
 
+const NOTHING: [String; 0] = [];
+
 #[test]
 fn all_six_trees_come_back_byte_for_byte_and_almost_nothing_is_verbatim() {
     let directory = tempfile::tempdir().unwrap();
@@ -22,7 +24,7 @@ fn all_six_trees_come_back_byte_for_byte_and_almost_nothing_is_verbatim() {
             let report = import_tree(&source, &mut memory, &ImportOptions::default());
             let target = directory.path().join(format!("export-{version}-{}", part.len()));
             let exported = export_tree(&memory, &target);
-            assert_eq!(difference(&source, &target), [String::new(); 0], "{version} {part}: {:#?}", report.problems);
+            assert_eq!(difference(&source, &target), NOTHING, "{version} {part}: {:#?}", report.problems);
             assert_eq!(exported.unexportable, []);
             assert_eq!((exported.runs, exported.points), (report.runs, report.points));
             assert_eq!(report.yaml_verbatim, 0, "{version} {part}");
@@ -78,7 +80,11 @@ fn every_metric_param_and_tag_is_what_the_files_say() {
                 .map(|e| e.unwrap().path().join(uid.to_string()))
                 .find(|path| path.exists())
                 .unwrap();
-            for (index, (name, field)) in [("metrics", None), ("params", Some(Field::PARAM)), ("tags", Some(Field::TAG))].into_iter().enumerate() {
+            for (index, (name, field)) in
+                [("metrics", None), ("params", Some(Field::PARAM)), ("tags", Some(Field::TAG))]
+                    .into_iter()
+                    .enumerate()
+            {
                 let mut files = Vec::new();
                 if run.join(name).exists() {
                     files_below(&run.join(name), &mut files);
@@ -87,7 +93,9 @@ fn every_metric_param_and_tag_is_what_the_files_say() {
                 for file in files {
                     let key = file.strip_prefix(run.join(name)).unwrap().to_str().unwrap();
                     match field {
-                        Some(field) => assert_eq!(memory.text(uid, field, key), Some(fs::read_to_string(&file).unwrap())),
+                        Some(field) => {
+                            assert_eq!(memory.text(uid, field, key), Some(fs::read_to_string(&file).unwrap()))
+                        }
                         None => {
                             let (ours, theirs) = (memory.metric(uid, key), naive_metric(&file));
                             assert_eq!(format!("{ours:?}"), format!("{theirs:?}"), "{key}");
@@ -155,7 +163,11 @@ fn two_trees_with_the_same_ids_keep_apart_and_each_comes_back() {
     let source = unpack("2.22.5", directory.path()).join("mlruns");
     let mut memory = Memory::new(&directory.path().join("artifacts"));
     for name in ["left", "right"] {
-        import_tree(&source, &mut memory, &ImportOptions { tree: Some(name.into()), ..ImportOptions::default() });
+        import_tree(
+            &source,
+            &mut memory,
+            &ImportOptions { tree: Some(name.into()), ..ImportOptions::default() },
+        );
     }
     assert_eq!((memory.uids(EntityKind::RUN).len(), memory.uids(EntityKind::EXPERIMENT).len()), (54, 124));
     for name in ["left", "right"] {
@@ -163,22 +175,33 @@ fn two_trees_with_the_same_ids_keep_apart_and_each_comes_back() {
         let options = ExportOptions { tree: Some(name.into()), ..ExportOptions::default() };
         let report = export(&memory, &target, &options, &mut |_| {}).unwrap();
         assert_eq!(report.unexportable, []);
-        assert_eq!(difference(&source, &target), [String::new(); 0]);
+        assert_eq!(difference(&source, &target), NOTHING);
     }
     // Merged, the second of each pair has no place, and the report says so.
     let merged = export_tree(&memory, &directory.path().join("merged"));
     assert_eq!(merged.unexportable.iter().filter(|u| u.what == "experiment").count(), 62);
-    assert!(export(&memory, &directory.path().join("x"), &ExportOptions { tree: Some("none".into()), ..ExportOptions::default() }, &mut |_| {}).is_err());
+    assert!(
+        export(
+            &memory,
+            &directory.path().join("x"),
+            &ExportOptions { tree: Some("none".into()), ..ExportOptions::default() },
+            &mut |_| {}
+        )
+        .is_err()
+    );
 }
 
 #[test]
 fn artifacts_can_be_linked_referenced_or_left_out() {
     let directory = tempfile::tempdir().unwrap();
     let source = unpack("3.18.0", directory.path()).join("mlruns");
-    for (mode, name) in [(ArtifactMode::Link, "link"), (ArtifactMode::Reference, "reference"), (ArtifactMode::Skip, "skip")] {
+    for (mode, name) in
+        [(ArtifactMode::Link, "link"), (ArtifactMode::Reference, "reference"), (ArtifactMode::Skip, "skip")]
+    {
         let stored = directory.path().join(format!("artifacts-{name}"));
         let mut memory = Memory::new(&stored);
-        let report = import_tree(&source, &mut memory, &ImportOptions { artifacts: mode, ..ImportOptions::default() });
+        let report =
+            import_tree(&source, &mut memory, &ImportOptions { artifacts: mode, ..ImportOptions::default() });
         assert_eq!(report.artifacts, 4);
         let target = directory.path().join(name);
         export_tree(&memory, &target);
@@ -187,7 +210,7 @@ fn artifacts_can_be_linked_referenced_or_left_out() {
             assert_eq!(differences.len(), 4, "{differences:?}");
             assert!(differences.iter().all(|d| d.starts_with('-') && d.contains("/artifacts/")));
         } else {
-            assert_eq!(differences, [String::new(); 0]);
+            assert_eq!(differences, NOTHING);
         }
         assert_eq!(stored.exists(), mode == ArtifactMode::Link);
     }
@@ -208,7 +231,7 @@ fn export_refuses_a_target_that_holds_something() {
     assert!(target.join("mine").exists());
     let overwrite = ExportOptions { overwrite: true, ..ExportOptions::default() };
     export(&memory, &target, &overwrite, &mut |_| {}).unwrap();
-    assert_eq!(difference(&source, &target), [String::new(); 0]);
+    assert_eq!(difference(&source, &target), NOTHING);
 }
 
 #[test]
@@ -225,7 +248,10 @@ fn uris_are_rewritten_on_request_and_only_then() {
     assert!(differences.len() > 80, "{}", differences.len());
     for path in differences {
         assert!(path.ends_with("meta.yaml"), "{path}");
-        let (old, new) = (fs::read_to_string(source.join(&path)).unwrap(), fs::read_to_string(target.join(&path)).unwrap());
+        let (old, new) = (
+            fs::read_to_string(source.join(&path)).unwrap(),
+            fs::read_to_string(target.join(&path)).unwrap(),
+        );
         assert_eq!(new, old.replace("file:///srv/mlflow/3.18.0", "file:///data"));
     }
 }

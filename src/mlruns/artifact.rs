@@ -34,7 +34,13 @@ pub(super) enum Stored {
 }
 
 /// Brings a file into the artifact directory of a run.
-pub(super) fn store(root: &Path, path: &Path, source: &Path, mode: ArtifactMode, replace: bool) -> Result<Stored> {
+pub(super) fn store(
+    root: &Path,
+    path: &Path,
+    source: &Path,
+    mode: ArtifactMode,
+    replace: bool,
+) -> Result<Stored> {
     let to = root.join(path);
     let length = fs::metadata(source).map_err(|e| Error::io("read", source, e))?.len();
     let exists = fs::metadata(&to).is_ok();
@@ -50,7 +56,8 @@ pub(super) fn store(root: &Path, path: &Path, source: &Path, mode: ArtifactMode,
     };
     let partial = beside.join("artifact.partial");
     let _ = fs::remove_file(&partial);
-    let linked = mode == ArtifactMode::Link && fs::canonicalize(source).is_ok_and(|f| fs::hard_link(f, &partial).is_ok());
+    let linked = mode == ArtifactMode::Link
+        && fs::canonicalize(source).is_ok_and(|f| fs::hard_link(f, &partial).is_ok());
     if !linked {
         copy_file(source, &partial)?;
     }
@@ -63,14 +70,17 @@ fn same_content(a: &Path, b: &Path) -> Result<bool> {
     use io::Read;
     let open = |path: &Path| fs::File::open(path).map_err(|e| Error::io("open", path, e));
     let (mut first, mut second) = (open(a)?, open(b)?);
-    let length = |file: &fs::File, path: &Path| file.metadata().map(|m| m.len()).map_err(|e| Error::io("read", path, e));
+    let length = |file: &fs::File, path: &Path| {
+        file.metadata().map(|m| m.len()).map_err(|e| Error::io("read", path, e))
+    };
     if length(&first, a)? != length(&second, b)? {
         return Ok(false);
     }
     let (mut left, mut right) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
     loop {
         let count = first.read(&mut left).map_err(|e| Error::io("read", a, e))?;
-        let (left, right) = (left.get(..count).unwrap_or_default(), right.get_mut(..count).unwrap_or_default());
+        let (left, right) =
+            (left.get(..count).unwrap_or_default(), right.get_mut(..count).unwrap_or_default());
         if count == 0 {
             return Ok(true);
         }

@@ -92,7 +92,8 @@ impl Exporter<'_> {
             if is_purged(&registers) {
                 continue;
             }
-            let claimed = registers.get(&(Field::NUMERIC_ID, String::new())).map_or(Stamp::default(), |(at, _)| *at);
+            let claimed =
+                registers.get(&(Field::NUMERIC_ID, String::new())).map_or(Stamp::default(), |(at, _)| *at);
             let runs = self.source.owned(EntityKind::RUN, Field::EXPERIMENT, uid)?;
             self.state.runs_total += runs.len() as u64;
             experiments.push((claimed, uid));

@@ -41,7 +41,9 @@ impl Exporter<'_> {
         let deleted = meta.lifecycle == Some(Lifecycle::Deleted);
         let key = match &layout {
             Some(layout) if layout.deleted == deleted => layout.directory.clone(),
-            Some(layout) => in_or_out(layout.directory.strip_prefix(".trash/").unwrap_or(&layout.directory), deleted),
+            Some(layout) => {
+                in_or_out(layout.directory.strip_prefix(".trash/").unwrap_or(&layout.directory), deleted)
+            }
             None => in_or_out(&id, deleted),
         };
         let runs = self.source.owned(EntityKind::RUN, Field::EXPERIMENT, uid)?;
@@ -57,7 +59,8 @@ impl Exporter<'_> {
         }
         let directory = safe_path(&key).unwrap_or_default();
         self.directory("experiment", &directory)?;
-        let location = meta.artifact_location.clone().unwrap_or_else(|| file_uri(&self.destination.join(&id)));
+        let location =
+            meta.artifact_location.clone().unwrap_or_else(|| file_uri(&self.destination.join(&id)));
         if layout.is_none() {
             meta.artifact_location.get_or_insert_with(|| location.clone());
         }
@@ -91,7 +94,12 @@ impl Exporter<'_> {
 
     /// Writes the `meta.yaml` of an entity: in the layout it had, or as its original bytes while nothing it shows has
     /// changed.
-    pub(super) fn describe<D: Described>(&mut self, registers: &Registers, directory: &Path, described: &D) -> Result<()> {
+    pub(super) fn describe<D: Described>(
+        &mut self,
+        registers: &Registers,
+        directory: &Path,
+        described: &D,
+    ) -> Result<()> {
         let path = directory.join(META);
         let of = |field: Field| registers.get(&(field, META.to_owned())).map(|(_, value)| value);
         let original = of(Field::VERBATIM).map_or(Ok(None), Content::from_override)?;

@@ -10,13 +10,13 @@ use std::io::{self, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use super::ExportSource;
 use super::artifact::{copy_file, create_parent};
 use super::content::Content;
 use super::path::safe_path;
 use super::report::{ExportOptions, ExportReport, Progress};
 use super::yaml_emit::emit;
 use super::yaml_node::Node;
-use super::ExportSource;
 use crate::error::{Error, Result};
 
 /// Keys of MLflow's files that hold locations.
@@ -86,7 +86,8 @@ impl<'a> Exporter<'a> {
         } else {
             None
         };
-        fs::rename(&self.partial, &self.destination).map_err(|e| Error::io("rename to", &self.destination, e))?;
+        fs::rename(&self.partial, &self.destination)
+            .map_err(|e| Error::io("rename to", &self.destination, e))?;
         if let Some(old) = old {
             fs::remove_dir_all(&old).map_err(|e| Error::io("remove", &old, e))?;
         }
@@ -228,14 +229,19 @@ impl<'a> Exporter<'a> {
     pub(super) fn path_of(&mut self, what: &'static str, directory: &Path, key: &str) -> Option<PathBuf> {
         let path = safe_path(key).map(|path| directory.join(path));
         if path.is_none() {
-            self.report.refuse(what, format!("{}/{key}", directory.display()), "its name is no path inside the tree");
+            self.report.refuse(
+                what,
+                format!("{}/{key}", directory.display()),
+                "its name is no path inside the tree",
+            );
         }
         path
     }
 
     /// A location with the rewriting that was asked for.
     fn rewritten_uri(&self, text: &str) -> Option<String> {
-        let (from, to) = self.options.rewrite_uris.iter().find(|(from, _)| text.starts_with(from.as_str()))?;
+        let (from, to) =
+            self.options.rewrite_uris.iter().find(|(from, _)| text.starts_with(from.as_str()))?;
         Some(format!("{to}{}", text.get(from.len()..).unwrap_or("")))
     }
 
@@ -246,15 +252,22 @@ impl<'a> Exporter<'a> {
         }
         match node {
             Node::Mapping(pairs) => {
-                let is_location = |key: &Node| matches!(key, Node::Scalar(_, k) if LOCATION_KEYS.contains(&k.as_str()));
+                let is_location =
+                    |key: &Node| matches!(key, Node::Scalar(_, k) if LOCATION_KEYS.contains(&k.as_str()));
                 let rewrite = |(key, value): (Node, Node)| {
-                    let uri = if is_location(&key) { value.as_text().and_then(|t| self.rewritten_uri(t)) } else { None };
+                    let uri = if is_location(&key) {
+                        value.as_text().and_then(|t| self.rewritten_uri(t))
+                    } else {
+                        None
+                    };
                     let value = uri.map_or_else(|| self.rewritten(value), Node::text);
                     (key, value)
                 };
                 Node::Mapping(pairs.into_iter().map(rewrite).collect())
             }
-            Node::Sequence(items) => Node::Sequence(items.into_iter().map(|item| self.rewritten(item)).collect()),
+            Node::Sequence(items) => {
+                Node::Sequence(items.into_iter().map(|item| self.rewritten(item)).collect())
+            }
             scalar @ Node::Scalar(..) => scalar,
         }
     }

@@ -40,7 +40,11 @@ impl Exporter<'_> {
         let key = layout.as_ref().map_or(&id, |layout| &layout.directory);
         let directory = safe_path(key).map(|key| place.directory.join(key));
         let Some(directory) = directory.filter(|directory| !self.is_taken(directory)) else {
-            self.report.refuse("run", format!("{} of experiment {}", id, place.id), "another file or run has its directory, or its id is no name for one");
+            self.report.refuse(
+                "run",
+                format!("{} of experiment {}", id, place.id),
+                "another file or run has its directory, or its id is no name for one",
+            );
             return Ok(());
         };
         let mut meta = RunMeta::from_registers(&registers, id.clone(), Some(place.id.clone()));
@@ -66,7 +70,9 @@ impl Exporter<'_> {
             self.artifacts(&from, &directory.join("artifacts"))?;
         }
         let mut keys = self.source.metric_keys(uid)?;
-        keys.extend(registers.keys().filter(|(field, _)| *field == Field::METRIC_FILE).map(|(_, key)| key.clone()));
+        keys.extend(
+            registers.keys().filter(|(field, _)| *field == Field::METRIC_FILE).map(|(_, key)| key.clone()),
+        );
         keys.sort_unstable();
         keys.dedup();
         for key in keys {
@@ -76,7 +82,13 @@ impl Exporter<'_> {
         Ok(())
     }
 
-    fn inputs(&mut self, registers: &Registers, directory: &Path, run_id: &str, place: &ExperimentPlace) -> Result<()> {
+    fn inputs(
+        &mut self,
+        registers: &Registers,
+        directory: &Path,
+        run_id: &str,
+        place: &ExperimentPlace,
+    ) -> Result<()> {
         for ((field, key), (_, value)) in registers {
             if *field != Field::INPUT {
                 continue;
@@ -87,7 +99,11 @@ impl Exporter<'_> {
                 continue;
             }
             let Some(source) = place.datasets.get(&dataset) else {
-                self.report.refuse("input", format!("{key} of run {run_id}"), "its data set is not in the experiment");
+                self.report.refuse(
+                    "input",
+                    format!("{key} of run {run_id}"),
+                    "its data set is not in the experiment",
+                );
                 continue;
             };
             let path = directory.join("inputs").join(md5_of(&[source, run_id])).join(META);
@@ -123,25 +139,32 @@ impl Exporter<'_> {
         let Some(mut file) = self.create("metric", &path)? else { return Ok(()) };
         let record = registers.get(&(Field::METRIC_FILE, key.to_owned()));
         let record = record.map_or(Ok(None), |(_, value)| MetricRecord::from_value(value))?;
-        let Some(record) = record else { return self.points(run, key, Which::All, &[], false, &mut file, &path) };
-        let mut first = 0;
+        let Some(record) = record else {
+            return self.points(run, key, Which::All, &[], false, &mut file, &path).map(drop);
+        };
+        let (mut first, mut cut) = (0, false);
         if let Some(original) = &record.original {
             match original {
                 Content::Blob(blob) => self.append_blob(&mut file, &path, *blob)?,
                 Content::Inline(bytes) => self.append(&mut file, &path, bytes)?,
-                _ => return Err(Error::InvalidState(format!("the record of metric '{key}' is damaged; run `mlrs-db verify`"))),
+                _ => {
+                    return Err(Error::InvalidState(format!(
+                        "the record of metric '{key}' is damaged; run `mlrs-db verify`"
+                    )));
+                }
             }
             self.report.points += record.parsed.points;
             first = record.parsed.points;
+            cut = record.parsed.unterminated;
         }
-        let unterminated = record.parsed.unterminated;
         let imported = Which::From(record.origin, first);
-        let cut = unterminated && first > 0;
-        self.points(run, key, imported, &record.parsed.irregular, cut, &mut file, &path)?;
-        self.points(run, key, Which::Except(record.origin), &[], unterminated, &mut file, &path)
+        cut = self.points(run, key, imported, &record.parsed.irregular, cut, &mut file, &path)?;
+        self.points(run, key, Which::Except(record.origin), &[], cut, &mut file, &path)?;
+        Ok(())
     }
 
-    /// Appends points to a metric file. With `cut`, the file ends inside a line: it is ended before the first point.
+    /// Appends points to a metric file. With `cut`, the file ends inside a line, which is ended before the first
+    /// point. Returns whether it does so now.
     #[allow(clippy::too_many_arguments)]
     fn points(
         &mut self,
@@ -152,7 +175,7 @@ impl Exporter<'_> {
         cut: bool,
         file: &mut fs::File,
         path: &Path,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let mut out = Vec::with_capacity(WRITE_BYTES + 256 * 1024);
         let mut writer = MetricWriter::new(irregular);
         let mut cut = cut;
@@ -172,6 +195,8 @@ impl Exporter<'_> {
             Ok(())
         })?;
         writer.finish(&mut out);
-        self.append(file, path, &out)
+        self.append(file, path, &out)?;
+        // An empty buffer here means nothing was written, or whole blocks of lines.
+        Ok(out.last().map_or(cut, |&last| last != b'\n'))
     }
 }

@@ -43,7 +43,10 @@ pub fn import(
 ) -> Result<ImportReport> {
     let root = fs::canonicalize(source).map_err(|e| Error::io("open", source, e))?;
     if !root.is_dir() {
-        return Err(Error::invalid(format!("{} is not a directory; name a directory that holds experiments", source.display())));
+        return Err(Error::invalid(format!(
+            "{} is not a directory; name a directory that holds experiments",
+            source.display()
+        )));
     }
     if options.strict && !options.dry_run {
         let looked = Importer::new(&root, target, options, progress, true).run()?;
@@ -76,6 +79,15 @@ impl Item {
     }
 }
 
+/// A YAML file that was read.
+pub(super) struct YamlFile {
+    pub(super) bytes: Vec<u8>,
+    /// What it says, if it is YAML.
+    pub(super) document: Option<Node>,
+    /// Whether the emitter gives the same bytes for the document.
+    pub(super) canonical: bool,
+}
+
 /// One import under way.
 pub(super) struct Importer<'a> {
     pub(super) root: &'a Path,
@@ -89,6 +101,8 @@ pub(super) struct Importer<'a> {
     /// What makes identities of this tree differ from another's.
     pub(super) source_id: Vec<u8>,
     pub(super) tree: Uid,
+    /// For the bytes of metric files.
+    pub(super) buffer: Vec<u8>,
 }
 
 impl<'a> Importer<'a> {
@@ -105,7 +119,7 @@ impl<'a> Importer<'a> {
         };
         let tree = Uid::derived("mlruns tree", &[&source_id]);
         let (state, report) = (Progress::default(), ImportReport::default());
-        Self { root, target, options, progress, state, report, dry, source_id, tree }
+        Self { root, target, options, progress, state, report, dry, source_id, tree, buffer: Vec::new() }
     }
 
     fn run(mut self) -> Result<ImportReport> {
@@ -115,14 +129,11 @@ impl<'a> Importer<'a> {
         let mut experiments = Vec::new();
         for item in self.list(root)? {
             if item.is_dir && item.text() == Some(".trash") {
-                let mut empty = true;
                 for item in self.list(&item.path)? {
-                    empty = false;
                     self.experiment_or_stray(&mut plan, item, true, &mut experiments)?;
                 }
-                if empty {
-                    plan.layout.empty.push(".trash".into());
-                }
+                // Stays when all in it is restored: MLflow cannot do without.
+                plan.layout.empty.push(".trash".into());
             } else if item.is_dir && item.text() == Some("models") {
                 self.stray(&mut plan, root, &item, true, 0)?;
             } else {
@@ -186,9 +197,12 @@ impl<'a> Importer<'a> {
         };
         let mut items = Vec::new();
         for entry in entries {
-            let path = entry.map_err(|e| Error::io("list", directory, e))?.path();
-            let is_dir = path.is_dir();
-            if is_dir && path.is_symlink() && self.leads_up(&path) {
+            let entry = entry.map_err(|e| Error::io("list", directory, e))?;
+            let path = entry.path();
+            let is_link = entry.file_type().map_or(true, |kind| kind.is_symlink());
+            let is_dir =
+                if is_link { path.is_dir() } else { entry.file_type().is_ok_and(|kind| kind.is_dir()) };
+            if is_dir && is_link && self.leads_up(&path) {
                 self.report.problem(&path, None, "a link to a directory above it; left out");
                 continue;
             }
@@ -254,7 +268,9 @@ impl<'a> Importer<'a> {
             self.report.other_files += 1;
             return Ok(self.blob_of(path, u64::MAX)?.map(Content::Blob));
         }
-        let Some(bytes) = self.read_file(path, DOCUMENT_BYTES_MAX.max(INLINE_BYTES_MAX))? else { return Ok(None) };
+        let Some(bytes) = self.read_file(path, DOCUMENT_BYTES_MAX.max(INLINE_BYTES_MAX))? else {
+            return Ok(None);
+        };
         if yaml {
             self.report.yaml_files += u64::from(mlflow);
             match parse_yaml(&bytes) {
@@ -304,19 +320,18 @@ impl<'a> Importer<'a> {
         }
     }
 
-    /// A YAML file of an entity: its bytes, and the document with the word whether the emitter gives the same bytes.
-    #[allow(clippy::type_complexity)]
-    pub(super) fn read_yaml(&mut self, path: &Path) -> Result<Option<(Vec<u8>, Option<(Node, bool)>)>> {
+    /// A YAML file of an entity.
+    pub(super) fn read_yaml(&mut self, path: &Path) -> Result<Option<YamlFile>> {
         let Some(bytes) = self.read_file(path, YAML_BYTES_MAX)? else { return Ok(None) };
         self.report.yaml_files += 1;
-        let document = match parse_yaml(&bytes) {
-            Ok(document) => Some(document),
+        let (document, canonical) = match parse_yaml(&bytes) {
+            Ok((document, canonical)) => (Some(document), canonical),
             Err(problem) => {
                 self.yaml_problem(path, &problem);
-                None
+                (None, false)
             }
         };
-        Ok(Some((bytes, document)))
+        Ok(Some(YamlFile { bytes, document, canonical }))
     }
 
     /// The first `limit` bytes of a file as a blob.
@@ -359,7 +374,8 @@ impl<'a> Importer<'a> {
         let mut differences = Vec::new();
         let operations = plan.operations(&current, self.options.replace, &mut differences)?;
         for difference in differences {
-            let path = super::path::safe_path(&difference.file).map_or(directory.to_path_buf(), |p| directory.join(p));
+            let path = super::path::safe_path(&difference.file)
+                .map_or(directory.to_path_buf(), |p| directory.join(p));
             self.report.problem(path, None, difference.text);
         }
         self.apply(operations)

@@ -7,13 +7,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use super::content::Content;
-use super::import::{Importer, Item, is_run_name, text_value};
+use super::import::{Importer, Item, YamlFile, is_run_name, text_value};
 use super::meta::{DatasetMeta, ExperimentMeta, Fields};
 use super::path::{is_text, key_of};
 use super::plan::{EntityPlan, META};
 use super::shape::{Described, Shape};
 use super::yaml_emit::emit;
-use super::yaml_node::Node;
 use crate::error::Result;
 use crate::format::event::{EntityKind, Field, Value};
 use crate::id::Uid;
@@ -44,15 +43,20 @@ impl Importer<'_> {
             self.report.problem(&meta_path, None, "missing; the experiment is named after its directory");
             None
         };
-        let document = read.as_ref().and_then(|(_, document)| document.as_ref()).map(|(document, _)| document);
+        let document = read.as_ref().and_then(|file| file.document.as_ref());
         let mut notes = Vec::new();
         let mut meta = document.map(|d| ExperimentMeta::from_document(d, &mut notes)).unwrap_or_default();
         if document.is_some() {
             if meta.id.as_ref() != Some(&name) {
-                notes.push("experiment_id is not the name of the directory; MLflow does not show this experiment".into());
+                notes.push(
+                    "experiment_id is not the name of the directory; MLflow does not show this experiment"
+                        .into(),
+                );
             }
             if document.and_then(|d| d.get("lifecycle_stage")).is_none() {
-                notes.push("no lifecycle_stage; MLflow 2 and 3 cannot list the experiments of this tree".into());
+                notes.push(
+                    "no lifecycle_stage; MLflow 2 and 3 cannot list the experiments of this tree".into(),
+                );
             }
         }
         for note in notes {
@@ -83,7 +87,9 @@ impl Importer<'_> {
                     }
                 }
                 Some("tags") if item.is_dir => self.values(&mut plan, path, &item, Field::TAG)?,
-                Some("datasets") if item.is_dir => datasets = self.datasets(&mut plan, path, &item, &mut context)?,
+                Some("datasets") if item.is_dir => {
+                    datasets = self.datasets(&mut plan, path, &item, &mut context)?
+                }
                 Some("traces" | "models") if item.is_dir => self.stray(&mut plan, path, &item, true, 0)?,
                 _ if item.is_dir && self.is_run(&item) => runs.push(item),
                 _ => self.stray(&mut plan, path, &item, true, 0)?,
@@ -112,19 +118,19 @@ impl Importer<'_> {
     pub(super) fn describe<D: Described>(
         &mut self,
         plan: &mut EntityPlan,
-        read: Option<(Vec<u8>, Option<(Node, bool)>)>,
+        read: Option<YamlFile>,
         described: &D,
         fields: Fields,
     ) -> Result<()> {
         for (field, value) in fields {
             plan.set(field, "", value);
         }
-        let Some((bytes, document)) = read else {
+        let Some(YamlFile { bytes, document, canonical }) = read else {
             plan.set(Field::VERBATIM, META, Content::Missing.to_override(described.guard()));
             return Ok(());
         };
         let shape = match &document {
-            Some((document, _)) => Shape::of(&bytes, document, described),
+            Some(document) => Shape::of(&bytes, document, described),
             None => Shape::unreadable::<D>(&bytes),
         };
         plan.set(Field::SHAPE, META, shape.to_value());
@@ -132,7 +138,7 @@ impl Importer<'_> {
         if !same {
             let content = match document {
                 // The emitter gives these bytes from the document, only not from the sorted known keys.
-                Some((document, true)) => Content::Document(document),
+                Some(document) if canonical => Content::Document(document),
                 _ => {
                     self.report.yaml_verbatim += 1;
                     self.bytes_content(bytes)?
@@ -144,7 +150,13 @@ impl Importer<'_> {
     }
 
     /// A directory of params or tags: a file per key.
-    pub(super) fn values(&mut self, plan: &mut EntityPlan, base: &Path, directory: &Item, field: Field) -> Result<()> {
+    pub(super) fn values(
+        &mut self,
+        plan: &mut EntityPlan,
+        base: &Path,
+        directory: &Item,
+        field: Field,
+    ) -> Result<()> {
         let root = directory.path.clone();
         let mut pending = vec![root.clone()];
         while let Some(path) = pending.pop() {
@@ -158,9 +170,14 @@ impl Importer<'_> {
                     continue;
                 }
                 let relative = item.path.strip_prefix(&root).unwrap_or(&item.path);
-                let large = std::fs::metadata(&item.path).map_or(true, |m| !m.is_file() || m.len() > VALUE_BYTES_MAX);
+                let large =
+                    std::fs::metadata(&item.path).map_or(true, |m| !m.is_file() || m.len() > VALUE_BYTES_MAX);
                 if large || !is_text(relative) {
-                    self.report.problem(&item.path, None, "not a value (its name is not UTF-8, or it is too large or no file); kept as a file");
+                    self.report.problem(
+                        &item.path,
+                        None,
+                        "not a value (its name is not UTF-8, or it is too large or no file); kept as a file",
+                    );
                     self.stray(plan, base, &item, false, 0)?;
                 } else if let Some(bytes) = self.read_file(&item.path, VALUE_BYTES_MAX)? {
                     let value = text_value(bytes);
@@ -205,8 +222,9 @@ impl Importer<'_> {
                     plan.set(Field::EXPERIMENT, "", Value::Uid(context.uid));
                     self.report.yaml_files += 1;
                     self.report.bytes += bytes.len() as u64;
-                    let same = emit(&document).is_ok_and(|again| again == bytes);
-                    self.describe(&mut plan, Some((bytes, Some((document, same)))), &dataset, dataset.fields())?;
+                    let canonical = emit(&document).is_ok_and(|again| again == bytes);
+                    let file = YamlFile { bytes, document: Some(document), canonical };
+                    self.describe(&mut plan, Some(file), &dataset, dataset.fields())?;
                     context.datasets.insert(dataset.directory(), uid);
                     plans.insert(uid, (plan, item.path));
                 }

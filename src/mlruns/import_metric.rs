@@ -91,19 +91,22 @@ impl Store<'_> {
     fn compare(&self, first: u64, block: &PointBlock<'_>, known: usize) -> Result<bool> {
         let mut at = 0;
         let mut same = true;
-        let outcome = self.target.read_points(self.run, self.key, Which::From(self.origin, first), &mut |stored| {
-            for ((step, timestamp), value) in stored.steps.iter().zip(stored.timestamps).zip(stored.values) {
-                if at >= known {
-                    break;
+        let outcome =
+            self.target.read_points(self.run, self.key, Which::From(self.origin, first), &mut |stored| {
+                for ((step, timestamp), value) in
+                    stored.steps.iter().zip(stored.timestamps).zip(stored.values)
+                {
+                    if at >= known {
+                        break;
+                    }
+                    same &= block.steps.get(at) == Some(step)
+                        && block.timestamps.get(at) == Some(timestamp)
+                        && block.values.get(at).is_some_and(|v| v.to_bits() == value.to_bits());
+                    at += 1;
                 }
-                same &= block.steps.get(at) == Some(step)
-                    && block.timestamps.get(at) == Some(timestamp)
-                    && block.values.get(at).is_some_and(|v| v.to_bits() == value.to_bits());
-                at += 1;
-            }
-            // An error stops the reading; this one is nobody's.
-            if at < known { Ok(()) } else { Err(Error::InvalidState(String::new())) }
-        });
+                // An error stops the reading; this one is nobody's.
+                if at < known { Ok(()) } else { Err(Error::InvalidState(String::new())) }
+            });
         if at < known {
             outcome?;
         }
@@ -116,10 +119,13 @@ impl Importer<'_> {
     pub(super) fn metrics(&mut self, run: Uid, files: Vec<(String, PathBuf)>) -> Result<()> {
         let current = self.target.registers(run)?;
         let mut operations = Vec::new();
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(READ_BYTES, 0);
         for (key, file) in files {
             self.report.metric_files += 1;
-            self.metric(run, &key, &file, &current, &mut operations)?;
+            self.metric(run, &key, &file, &current, &mut buffer, &mut operations)?;
         }
+        self.buffer = buffer;
         self.apply(operations)
     }
 
@@ -129,6 +135,7 @@ impl Importer<'_> {
         key: &str,
         path: &Path,
         current: &Registers,
+        buffer: &mut [u8],
         operations: &mut Vec<Operation>,
     ) -> Result<()> {
         let set = |field: Field, key: &str, value: Value| Operation {
@@ -146,7 +153,6 @@ impl Importer<'_> {
             }
         };
         let mut hasher = blake3::Hasher::new();
-        let mut buffer = vec![0; READ_BYTES];
         let record = current.get(&(Field::METRIC_FILE, key.to_owned()));
         let record = record.map_or(Ok(None), |(_, value)| MetricRecord::from_value(value))?;
         let mut before = Parsed::default();
@@ -159,7 +165,7 @@ impl Importer<'_> {
             // is not worth the memory, and its file counts as changed if it goes on.
             let overlong = record.tail_bytes > super::metric_line::LINE_BYTES_MAX as u64;
             let whole = record.bytes.saturating_sub(if overlong { 0 } else { record.tail_bytes });
-            bytes = hash_prefix(&mut file, &mut hasher, &mut buffer, whole, path)?;
+            bytes = hash_prefix(&mut file, &mut hasher, buffer, whole, path)?;
             let mut tail = Vec::new();
             if bytes == whole {
                 tail = read_up_to(&mut file, record.tail_bytes, path)?;
@@ -209,7 +215,7 @@ impl Importer<'_> {
         let mut parser = MetricParser::new(before);
         parser.feed(&line_start, &mut store)?;
         loop {
-            let count = read_some(&mut file, &mut buffer, path)?;
+            let count = read_some(&mut file, buffer, path)?;
             let piece = buffer.get(..count).unwrap_or_default();
             if piece.is_empty() {
                 break;
@@ -233,7 +239,11 @@ impl Importer<'_> {
             self.report.problem(path, None, format!("{more} more lines are damaged"));
         }
         if !same {
-            self.report.problem(path, None, "differs from the points that an earlier, interrupted import stored; those were kept");
+            self.report.problem(
+                path,
+                None,
+                "differs from the points that an earlier, interrupted import stored; those were kept",
+            );
             return Ok(());
         }
         self.report.points += parsed.points;
@@ -309,7 +319,13 @@ fn read_some(file: &mut File, buffer: &mut [u8], path: &Path) -> Result<usize> {
 }
 
 /// Feeds `length` bytes to the hasher, or fewer if the file is shorter: how many.
-fn hash_prefix(file: &mut File, hasher: &mut blake3::Hasher, buffer: &mut [u8], length: u64, path: &Path) -> Result<u64> {
+fn hash_prefix(
+    file: &mut File,
+    hasher: &mut blake3::Hasher,
+    buffer: &mut [u8],
+    length: u64,
+    path: &Path,
+) -> Result<u64> {
     let mut done = 0;
     while done < length {
         let want = usize::try_from(length - done).unwrap_or(usize::MAX).min(buffer.len());

@@ -38,10 +38,12 @@ impl Importer<'_> {
             self.report.problem(&meta_path, None, "missing; what else the run has was taken");
             None
         };
-        let document = read.as_ref().and_then(|(_, document)| document.as_ref()).map(|(document, _)| document);
+        let document = read.as_ref().and_then(|file| file.document.as_ref());
         let mut notes = Vec::new();
         let mut meta = match document {
-            Some(document) => RunMeta::from_document(document, name.clone(), experiment.id.as_ref(), &mut notes),
+            Some(document) => {
+                RunMeta::from_document(document, name.clone(), experiment.id.as_ref(), &mut notes)
+            }
             None => RunMeta { id: name.clone(), experiment_id: experiment.id.clone(), ..RunMeta::default() },
         };
         for note in notes {
@@ -49,10 +51,13 @@ impl Importer<'_> {
         }
         if meta.name.is_none() {
             // Before 1.30 the name of a run was only a tag.
-            meta.name = std::fs::read(path.join("tags/mlflow.runName")).ok().and_then(|name| match text_value(name) {
-                Value::Text(name) => Some(name),
-                _ => None,
-            });
+            meta.name =
+                std::fs::read(path.join("tags/mlflow.runName")).ok().and_then(|name| {
+                    match text_value(name) {
+                        Value::Text(name) => Some(name),
+                        _ => None,
+                    }
+                });
         }
         let uid = self.run_uid(&name, &meta.id, path, experiment)?;
         let mut plan = EntityPlan::new(EntityKind::RUN, uid, name);
@@ -127,7 +132,8 @@ impl Importer<'_> {
             let children = if item.is_dir { self.list(&item.path)? } else { Vec::new() };
             let alone = matches!(children.as_slice(), [only] if only.text() == Some(META) && !only.is_dir);
             let bytes = if alone { std::fs::read(item.path.join(META)).ok() } else { None };
-            let input = bytes.as_ref().and_then(|bytes| read(bytes).ok()).and_then(|document| read_input(&document));
+            let input =
+                bytes.as_ref().and_then(|bytes| read(bytes).ok()).and_then(|document| read_input(&document));
             let dataset = input.as_ref().and_then(|(source, _)| experiment.datasets.get(source));
             if let (Some((source, tags)), Some(dataset), Some(bytes)) = (&input, dataset, bytes) {
                 plan.set(Field::INPUT, dataset.to_string(), encode_input_tags(tags));
@@ -211,7 +217,11 @@ impl Importer<'_> {
                 } else if is_text(relative) && std::fs::metadata(&item.path).is_ok_and(|m| m.is_file()) {
                     files.push((key_of(relative), item.path));
                 } else {
-                    self.report.problem(&item.path, None, "not a metric file (its name is not UTF-8, or it is no file); kept as a file");
+                    self.report.problem(
+                        &item.path,
+                        None,
+                        "not a metric file (its name is not UTF-8, or it is no file); kept as a file",
+                    );
                     self.stray(plan, base, &item, false, 0)?;
                 }
             }

@@ -60,10 +60,15 @@ fn integer_at(document: &Node, key: &'static str, notes: &mut Vec<String>) -> Op
         return number;
     }
     let float = match node {
-        Node::Scalar(Kind::Float, text) => super::number::read_float(text.as_bytes()).filter(|f| f.abs() < 9e18),
+        Node::Scalar(Kind::Float, text) => {
+            super::number::read_float(text.as_bytes()).filter(|f| f.abs() < 9e18)
+        }
         _ => None,
     };
-    notes.push(format!("{key} is not an integer{}", if float.is_some() { "; its whole part was taken" } else { "" }));
+    notes.push(format!(
+        "{key} is not an integer{}",
+        if float.is_some() { "; its whole part was taken" } else { "" }
+    ));
     float.map(|float| float as i64)
 }
 
@@ -146,9 +151,16 @@ impl Described for ExperimentMeta {
         "trace_location",
         "workspace",
     ];
-    const DEFAULT: &'static [&'static str] =
-        &["artifact_location", "creation_time", "experiment_id", "last_update_time", "lifecycle_stage", "name"];
-    const FIXED: &'static [&'static str] = &["effective_trace_archival_retention", "trace_location", "workspace"];
+    const DEFAULT: &'static [&'static str] = &[
+        "artifact_location",
+        "creation_time",
+        "experiment_id",
+        "last_update_time",
+        "lifecycle_stage",
+        "name",
+    ];
+    const FIXED: &'static [&'static str] =
+        &["effective_trace_archival_retention", "trace_location", "workspace"];
 
     fn node(&self, key: &str) -> Option<Node> {
         Some(match key {
@@ -184,10 +196,16 @@ pub(super) struct RunMeta {
 
 impl RunMeta {
     /// What a file says; oddities go to `notes`. The ids are those of the directories it is in.
-    pub(super) fn from_document(document: &Node, id: String, experiment: Option<&String>, notes: &mut Vec<String>) -> Self {
+    pub(super) fn from_document(
+        document: &Node,
+        id: String,
+        experiment: Option<&String>,
+        notes: &mut Vec<String>,
+    ) -> Self {
         let written = text_at(document, "run_id").or_else(|| text_at(document, "run_uuid"));
         if written.as_ref().is_some_and(|written| *written != id) {
-            notes.push("run_id is not the name of the directory; MLflow cannot get this run by its id".into());
+            notes
+                .push("run_id is not the name of the directory; MLflow cannot get this run by its id".into());
         }
         let parent = text_at(document, "experiment_id");
         if parent.as_ref() != experiment {
@@ -197,7 +215,9 @@ impl RunMeta {
             None => None,
             Some((_, Some(number))) if RunStatus::from_number(number).is_some() => Some(number),
             Some((node, _)) => {
-                notes.push("status is not one of the numbers 1 to 5; MLflow cannot search this experiment".into());
+                notes.push(
+                    "status is not one of the numbers 1 to 5; MLflow cannot search this experiment".into(),
+                );
                 node.as_text().and_then(|text| text.parse::<RunStatus>().ok()).map(|status| status as i64)
             }
         };
@@ -411,7 +431,9 @@ pub(super) fn read_input(document: &Node) -> Option<(String, BTreeMap<String, St
         Some(Node::Mapping(pairs)) => pairs
             .iter()
             .map(|(key, value)| match (key, value) {
-                (Node::Scalar(Kind::Text, key), Node::Scalar(Kind::Text, value)) => Some((key.clone(), value.clone())),
+                (Node::Scalar(Kind::Text, key), Node::Scalar(Kind::Text, value)) => {
+                    Some((key.clone(), value.clone()))
+                }
                 _ => None,
             })
             .collect::<Option<_>>()?,

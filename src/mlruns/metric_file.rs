@@ -83,7 +83,11 @@ impl ExtraColumn {
         }
         self.indices.resize(points, 0);
         self.lookup.clear();
-        Some(Extra { kind, dictionary: std::mem::take(&mut self.dictionary), indices: std::mem::take(&mut self.indices) })
+        Some(Extra {
+            kind,
+            dictionary: std::mem::take(&mut self.dictionary),
+            indices: std::mem::take(&mut self.indices),
+        })
     }
 }
 
@@ -188,10 +192,20 @@ impl MetricParser {
         let (is_point, is_regular) = match point {
             Ok(point) => {
                 if !point.accepted {
-                    sink.problem(number, "an unusual number of fields: MLflow cannot read this line; its point was taken");
+                    sink.problem(
+                        number,
+                        "an unusual number of fields: MLflow cannot read this line; its point was taken",
+                    );
                 }
                 self.scratch.clear();
-                write(&mut self.scratch, point.timestamp, point.value, point.step, point.spelling, point.tail);
+                write(
+                    &mut self.scratch,
+                    point.timestamp,
+                    point.value,
+                    point.step,
+                    point.spelling,
+                    point.tail,
+                );
                 let is_regular = self.scratch == line;
                 let index = self.values.len();
                 if is_regular && point.spelling != Spelling::Canonical {
@@ -211,7 +225,10 @@ impl MetricParser {
         };
         if !is_regular {
             self.irregular_bytes = self.irregular_bytes.saturating_add(line.len());
-            if overlong || self.irregular_bytes > IRREGULAR_BYTES_MAX || self.parsed.irregular.len() >= IRREGULAR_LINES_MAX {
+            if overlong
+                || self.irregular_bytes > IRREGULAR_BYTES_MAX
+                || self.parsed.irregular.len() >= IRREGULAR_LINES_MAX
+            {
                 self.parsed.verbatim = true;
                 self.parsed.irregular.clear();
             }
@@ -235,12 +252,17 @@ impl MetricParser {
         if count == 0 {
             return Ok(());
         }
-        let extras: Vec<Extra> = [self.spelling.take(EXTRA_SPELLING, count), self.tail.take(EXTRA_TAIL, count)]
-            .into_iter()
-            .flatten()
-            .collect();
-        let block =
-            PointBlock { steps: &self.steps, timestamps: &self.timestamps, values: &self.values, extras: &extras };
+        let extras: Vec<Extra> =
+            [self.spelling.take(EXTRA_SPELLING, count), self.tail.take(EXTRA_TAIL, count)]
+                .into_iter()
+                .flatten()
+                .collect();
+        let block = PointBlock {
+            steps: &self.steps,
+            timestamps: &self.timestamps,
+            values: &self.values,
+            extras: &extras,
+        };
         sink.points(self.parsed.points, &block)?;
         self.parsed.points += count as u64;
         self.steps.clear();
@@ -254,12 +276,14 @@ impl MetricParser {
 pub(super) struct MetricWriter<'a> {
     irregular: std::iter::Peekable<std::slice::Iter<'a, Irregular>>,
     line: u64,
+    /// The line before has no line feed: points came after it, which no file had yet.
+    open: bool,
 }
 
 impl<'a> MetricWriter<'a> {
     /// A writer at the first line.
     pub(super) fn new(irregular: &'a [Irregular]) -> Self {
-        Self { irregular: irregular.iter().peekable(), line: 0 }
+        Self { irregular: irregular.iter().peekable(), line: 0, open: false }
     }
 
     /// Appends the lines of the next points.
@@ -271,8 +295,9 @@ impl<'a> MetricWriter<'a> {
         {
             self.bare_lines(out);
             if let Some(line) = self.irregular.next_if(|line| line.line == self.line) {
-                out.extend_from_slice(&line.bytes);
+                self.irregular_line(line, out);
             } else {
+                self.end_line(out);
                 let spelling = spelling.map_or(&[][..], |extra| extra.get(index));
                 let tail = tail.map_or(&[][..], |extra| extra.get(index));
                 write(out, timestamp, value, step, Spelling::from_stored(spelling), tail);
@@ -284,8 +309,20 @@ impl<'a> MetricWriter<'a> {
     /// Appends irregular lines that are no points and stand here.
     fn bare_lines(&mut self, out: &mut Vec<u8>) {
         while let Some(line) = self.irregular.next_if(|line| line.line == self.line && !line.is_point) {
-            out.extend_from_slice(&line.bytes);
+            self.irregular_line(line, out);
             self.line += 1;
+        }
+    }
+
+    fn irregular_line(&mut self, line: &Irregular, out: &mut Vec<u8>) {
+        self.end_line(out);
+        out.extend_from_slice(&line.bytes);
+        self.open = line.bytes.last() != Some(&b'\n');
+    }
+
+    fn end_line(&mut self, out: &mut Vec<u8>) {
+        if std::mem::take(&mut self.open) {
+            out.push(b'\n');
         }
     }
 
@@ -300,9 +337,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    type Block = (Vec<i64>, Vec<i64>, Vec<f64>, Vec<Extra>);
+
     #[derive(Default)]
     struct Collect {
-        blocks: Vec<(Vec<i64>, Vec<i64>, Vec<f64>, Vec<Extra>)>,
+        blocks: Vec<Block>,
         problems: Vec<u64>,
     }
 
@@ -310,7 +349,12 @@ mod tests {
         fn points(&mut self, first: u64, block: &PointBlock<'_>) -> Result<()> {
             assert_eq!(first, self.blocks.iter().map(|b| b.0.len() as u64).sum::<u64>());
             assert!(block.values.len() <= COLUMN_POINTS_MAX);
-            self.blocks.push((block.steps.into(), block.timestamps.into(), block.values.into(), block.extras.into()));
+            self.blocks.push((
+                block.steps.into(),
+                block.timestamps.into(),
+                block.values.into(),
+                block.extras.into(),
+            ));
             Ok(())
         }
 
@@ -339,7 +383,8 @@ mod tests {
         out
     }
 
-    const ODD: &[u8] = b"\n1 0.5 1\n1 7 2\r\n\n2 1e5 3\n3 0.25 4 ds dig\nrubbish\n4 7 5\n1.5 2 3\n5 nan -1\n6 0.1";
+    const ODD: &[u8] =
+        b"\n1 0.5 1\n1 7 2\r\n\n2 1e5 3\n3 0.25 4 ds dig\nrubbish\n4 7 5\n1.5 2 3\n5 nan -1\n6 0.1";
 
     #[test]
     fn odd_files_come_back_whatever_the_pieces() {

@@ -64,7 +64,14 @@ impl<'a> Spelling<'a> {
 }
 
 /// Appends a line with its line feed.
-pub(super) fn write(out: &mut Vec<u8>, timestamp: i64, value: f64, step: i64, spelling: Spelling<'_>, tail: &[u8]) {
+pub(super) fn write(
+    out: &mut Vec<u8>,
+    timestamp: i64,
+    value: f64,
+    step: i64,
+    spelling: Spelling<'_>,
+    tail: &[u8],
+) {
     out.extend_from_slice(itoa::Buffer::new().format(timestamp).as_bytes());
     out.push(b' ');
     match spelling {
@@ -134,7 +141,9 @@ pub(super) fn parse(line: &[u8]) -> Result<Line<'_>, &'static str> {
     let mut fields = text.splitn(4, |&b| b == b' ');
     let (timestamp, value) = (fields.next().unwrap_or_default(), fields.next());
     let (step, extra) = (fields.next(), fields.next());
-    let Some(value_text) = value else { return Err("only one field; expected a timestamp, a value and a step") };
+    let Some(value_text) = value else {
+        return Err("only one field; expected a timestamp, a value and a step");
+    };
     let Some(timestamp) = read_integer(timestamp) else {
         return Err("the timestamp is not a 64-bit integer");
     };
@@ -215,11 +224,24 @@ mod tests {
             let parsed = parse(line.as_bytes()).unwrap();
             assert_eq!((parsed.timestamp, parsed.value, parsed.step), (timestamp, value, step));
         }
-        for line in ["", "\n", "1\n", "1  2 3\n", "1\t2\t3\n", "1.5 2 3\n", "1 0x10 3\n", "1 2 1.5\n", "1 2 9223372036854775808\n", "a b c\n"] {
+        for line in [
+            "",
+            "\n",
+            "1\n",
+            "1  2 3\n",
+            "1\t2\t3\n",
+            "1.5 2 3\n",
+            "1 0x10 3\n",
+            "1 2 1.5\n",
+            "1 2 9223372036854775808\n",
+            "a b c\n",
+        ] {
             assert!(parse(line.as_bytes()).is_err(), "{line:?}");
         }
         assert!(parse(b"1 2 3 \xff d\n").is_err());
-        for (line, accepted) in [("1 2.0 3 a b\n", true), ("1 2.0 3 a\n", false), ("1 2.0 3 a b c\n", false), ("1 2.0\n", true)] {
+        for (line, accepted) in
+            [("1 2.0 3 a b\n", true), ("1 2.0 3 a\n", false), ("1 2.0 3 a b c\n", false), ("1 2.0\n", true)]
+        {
             assert_eq!(parse(line.as_bytes()).unwrap().accepted, accepted, "{line:?}");
         }
     }
@@ -229,9 +251,22 @@ mod tests {
         for line in ["1700000000000 0.1 3\n", "0 1.0 -7\n", "-1 1e+16 0\n", "1 nan 123456789012345678\n"] {
             let (timestamp, value, step, used) = parse_canonical(line.as_bytes()).unwrap();
             let slow = parse(line.as_bytes()).unwrap();
-            assert_eq!((timestamp, value.to_bits(), step, used), (slow.timestamp, slow.value.to_bits(), slow.step, line.len()));
+            assert_eq!(
+                (timestamp, value.to_bits(), step, used),
+                (slow.timestamp, slow.value.to_bits(), slow.step, line.len())
+            );
         }
-        for line in ["1 2 3\n", "01 2.0 3\n", "1 2.0 -0\n", "1 2.0 3", "1 2.0 3 \n", "1 2.0\n", "1 2.0 3\r\n", "+1 2.0 3\n", "1  2.0 3\n"] {
+        for line in [
+            "1 2 3\n",
+            "01 2.0 3\n",
+            "1 2.0 -0\n",
+            "1 2.0 3",
+            "1 2.0 3 \n",
+            "1 2.0\n",
+            "1 2.0 3\r\n",
+            "+1 2.0 3\n",
+            "1  2.0 3\n",
+        ] {
             assert!(parse_canonical(line.as_bytes()).is_none(), "{line:?}");
         }
     }

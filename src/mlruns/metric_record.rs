@@ -47,7 +47,9 @@ impl MetricRecord {
         );
         out.extend_from_slice(self.origin.as_bytes());
         out.extend_from_slice(&self.digest);
-        for number in [self.bytes, self.parsed.lines, self.parsed.points, self.parsed.respelled, self.tail_bytes] {
+        for number in
+            [self.bytes, self.parsed.lines, self.parsed.points, self.parsed.respelled, self.tail_bytes]
+        {
             put_number(&mut out, number);
         }
         put_number(&mut out, self.parsed.irregular.len() as u64);

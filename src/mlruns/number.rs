@@ -5,12 +5,12 @@
 //! `float()` and `int()` accept in ASCII (surrounding blanks, a sign, single underscores between digits, any spelling
 //! of nan and inf). NaN has one text, so its sign and payload are not in a tree.
 
-/// Longest `repr(float)`: `-1.7976931348623157e+308`.
-pub(super) const FLOAT_TEXT_MAX: usize = 24;
+/// Longest `repr(float)`: `-2.2250738585072014e-308`.
+const FLOAT_TEXT_MAX: usize = 24;
 
 const POWERS_OF_TEN: [f64; 23] = [
-    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19,
-    1e20, 1e21, 1e22,
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18,
+    1e19, 1e20, 1e21, 1e22,
 ];
 
 /// Appends `repr(value)`.
@@ -75,9 +75,17 @@ pub(super) fn read_canonical_float(text: &[u8]) -> Option<f64> {
     if !value.is_finite() {
         return None;
     }
+    is_canonical(text, value).then_some(value)
+}
+
+/// Whether `text` is `repr(value)`, without a buffer where ryu lays it out as Python does.
+fn is_canonical(text: &[u8], value: f64) -> bool {
+    if (1e-4..1e16).contains(&value.abs()) {
+        return ryu::Buffer::new().format_finite(value).as_bytes() == text;
+    }
     let mut again = Vec::with_capacity(FLOAT_TEXT_MAX);
     write_float(&mut again, value);
-    (again == text).then_some(value)
+    again == text
 }
 
 /// The common case without a general parser: up to 15 significant digits, positional. Two such decimals never share
@@ -171,14 +179,46 @@ mod tests {
     #[test]
     fn floats_are_laid_out_as_python_does() {
         for text in [
-            "0.0", "-0.0", "1.0", "-1.0", "0.1", "0.3333333333333333", "1e-07", "0.0001", "1e-05", "1.234e-05",
-            "-9.999e-05", "0.00012345", "1000000000000000.0", "9007199254740992.0", "9999999999999998.0", "1e+16",
-            "1.2345678901234568e+17", "1e+22", "1e+23", "1e+300", "1e+100", "1.5e-10", "5e-324", "-5e-324",
-            "2.2250738585072014e-308", "1.7976931348623157e+308", "-1.7976931348623157e+308", "0.30000000000000004",
-            "123456789.12345679", "0.10000000149011612", "nan", "inf", "-inf", "8999999999999999.0", "123.0",
-            "4503599627370495.5", "0.0009765625",
+            "0.0",
+            "-0.0",
+            "1.0",
+            "-1.0",
+            "0.1",
+            "0.3333333333333333",
+            "1e-07",
+            "0.0001",
+            "1e-05",
+            "1.234e-05",
+            "-9.999e-05",
+            "0.00012345",
+            "1000000000000000.0",
+            "9007199254740992.0",
+            "9999999999999998.0",
+            "1e+16",
+            "1.2345678901234568e+17",
+            "1e+22",
+            "1e+23",
+            "1e+300",
+            "1e+100",
+            "1.5e-10",
+            "5e-324",
+            "-5e-324",
+            "2.2250738585072014e-308",
+            "1.7976931348623157e+308",
+            "-1.7976931348623157e+308",
+            "0.30000000000000004",
+            "123456789.12345679",
+            "0.10000000149011612",
+            "nan",
+            "inf",
+            "-inf",
+            "8999999999999999.0",
+            "123.0",
+            "4503599627370495.5",
+            "0.0009765625",
         ] {
-            let value = read_canonical_float(text.as_bytes()).unwrap_or_else(|| panic!("{text} is canonical"));
+            let value =
+                read_canonical_float(text.as_bytes()).unwrap_or_else(|| panic!("{text} is canonical"));
             assert_eq!(repr(value), text);
         }
         assert!(read_canonical_float(b"-0.0").unwrap().is_sign_negative());
@@ -187,16 +227,33 @@ mod tests {
     #[test]
     fn other_spellings_are_read_but_not_canonical() {
         for (text, value) in [
-            ("7", 7.0), ("1e5", 1e5), ("1E5", 1e5), ("+5", 5.0), ("+1E5", 1e5), ("1_000.5", 1000.5), (".5", 0.5),
-            ("1.", 1.0), ("0.10", 0.1), ("00.1", 0.1), ("1e16", 1e16), ("1e-7", 1e-7), ("0.00001", 1e-5),
-            ("Infinity", f64::INFINITY), ("-INF", f64::NEG_INFINITY), ("1e400", f64::INFINITY), (" 1.5 ", 1.5),
-            ("10000000000000000.0", 1e16), ("0.1000000000000000055", 0.1), ("-0", -0.0),
+            ("7", 7.0),
+            ("1e5", 1e5),
+            ("1E5", 1e5),
+            ("+5", 5.0),
+            ("+1E5", 1e5),
+            ("1_000.5", 1000.5),
+            (".5", 0.5),
+            ("1.", 1.0),
+            ("0.10", 0.1),
+            ("00.1", 0.1),
+            ("1e16", 1e16),
+            ("1e-7", 1e-7),
+            ("0.00001", 1e-5),
+            ("Infinity", f64::INFINITY),
+            ("-INF", f64::NEG_INFINITY),
+            ("1e400", f64::INFINITY),
+            (" 1.5 ", 1.5),
+            ("10000000000000000.0", 1e16),
+            ("0.1000000000000000055", 0.1),
+            ("-0", -0.0),
         ] {
             assert_eq!(read_float(text.as_bytes()).map(f64::to_bits), Some(f64::to_bits(value)), "{text}");
             assert_eq!(read_canonical_float(text.as_bytes()), None, "{text}");
         }
         assert!(read_float(b"NaN").unwrap().is_nan() && read_float(b"-nan").unwrap().is_nan());
-        for text in ["", "0x10", "_1", "1_", "1__0", "1_.5", "e5", ".", "1.5.2", "one", "1 2", "\u{661}", "-"] {
+        for text in ["", "0x10", "_1", "1_", "1__0", "1_.5", "e5", ".", "1.5.2", "one", "1 2", "\u{661}", "-"]
+        {
             assert_eq!(read_float(text.as_bytes()), None, "{text}");
         }
     }

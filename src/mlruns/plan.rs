@@ -120,7 +120,9 @@ impl EntityPlan {
                     take_changed(field, &key, (*stamp, present), &value, imported_at, replace, differences)
                 }
             };
-            left |= !take && !untouched && current.get(&(field, key.clone())).is_some_and(|(_, present)| *present != value);
+            left |= !take
+                && !untouched
+                && current.get(&(field, key.clone())).is_some_and(|(_, present)| *present != value);
             if take {
                 operations.push(Operation { kind: self.kind, uid: self.uid, field, key, value });
             }
@@ -178,7 +180,9 @@ impl EntityPlan {
             let gone: Vec<_> = current
                 .iter()
                 .filter(|((field, key), (_, value))| {
-                    is_meta(*field, key) && *value != Value::Absent && !self.registers.contains_key(&(*field, key.clone()))
+                    is_meta(*field, key)
+                        && *value != Value::Absent
+                        && !self.registers.contains_key(&(*field, key.clone()))
                 })
                 .map(|(key, _)| key.clone())
                 .collect();
@@ -199,10 +203,12 @@ impl EntityPlan {
         let fields: BTreeSet<&(Field, String)> = current.keys().chain(self.registers.keys()).collect();
         self.kind == EntityKind::RUN
             && was_open
-            && fields.into_iter().filter(|(field, key)| is_meta(*field, key) && !free.contains(field)).all(|key| {
-                let present = current.get(key).map_or(&Value::Absent, |(_, value)| value);
-                *present == *self.registers.get(key).unwrap_or(&Value::Absent)
-            })
+            && fields.into_iter().filter(|(field, key)| is_meta(*field, key) && !free.contains(field)).all(
+                |key| {
+                    let present = current.get(key).map_or(&Value::Absent, |(_, value)| value);
+                    *present == *self.registers.get(key).unwrap_or(&Value::Absent)
+                },
+            )
     }
 }
 

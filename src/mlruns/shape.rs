@@ -78,13 +78,15 @@ impl Shape {
             if written.is_some() {
                 shape.present |= 1 << at;
             }
-            let silent = written.is_none() && (D::FIXED.contains(key) || known.as_ref().is_none_or(Node::is_null));
+            let silent =
+                written.is_none() && (D::FIXED.contains(key) || known.as_ref().is_none_or(Node::is_null));
             if written != known.as_ref() && !silent {
                 shape.differing.push((at as u8, of_node(known.as_ref()), written.cloned()));
             }
         }
         if let Node::Mapping(pairs) = document {
-            shape.others = pairs.iter().filter(|(key, _)| !D::KEYS.contains(&key_text(key))).cloned().collect();
+            shape.others =
+                pairs.iter().filter(|(key, _)| !D::KEYS.contains(&key_text(key))).cloned().collect();
         }
         shape
     }
@@ -136,8 +138,12 @@ impl Shape {
     pub(super) fn from_value(value: &Value) -> Result<Option<Self>> {
         let Value::Bytes(bytes) = value else { return Ok(None) };
         let mut reader = Reader::new(bytes, "shape");
-        let mut shape =
-            Self { file: reader.array()?, present: reader.number()?, differing: Vec::new(), others: Vec::new() };
+        let mut shape = Self {
+            file: reader.array()?,
+            present: reader.number()?,
+            differing: Vec::new(),
+            others: Vec::new(),
+        };
         for _ in 0..reader.count()? {
             let tag = reader.byte()?;
             let guard = reader.array()?;

@@ -80,14 +80,20 @@ fn with_stand_ins(node: &Node, stand_in: char) -> Node {
             Node::Scalar(*kind, marked)
         }
         Node::Scalar(..) => node.clone(),
-        Node::Sequence(items) => Node::Sequence(items.iter().map(|item| with_stand_ins(item, stand_in)).collect()),
+        Node::Sequence(items) => {
+            Node::Sequence(items.iter().map(|item| with_stand_ins(item, stand_in)).collect())
+        }
         Node::Mapping(pairs) => Node::Mapping(
             pairs.iter().map(|(k, v)| (with_stand_ins(k, stand_in), with_stand_ins(v, stand_in))).collect(),
         ),
     }
 }
 
-fn write(node: &Node, stand_in: Option<char>, out: &mut Vec<u8>) -> std::result::Result<(), libyaml_safer::Error> {
+fn write(
+    node: &Node,
+    stand_in: Option<char>,
+    out: &mut Vec<u8>,
+) -> std::result::Result<(), libyaml_safer::Error> {
     let mut emitter = Emitter::new();
     emitter.set_output(out);
     emitter.set_unicode(true);
@@ -100,7 +106,11 @@ fn write(node: &Node, stand_in: Option<char>, out: &mut Vec<u8>) -> std::result:
     emitter.flush()
 }
 
-fn write_node(emitter: &mut Emitter<'_>, node: &Node, stand_in: Option<char>) -> std::result::Result<(), libyaml_safer::Error> {
+fn write_node(
+    emitter: &mut Emitter<'_>,
+    node: &Node,
+    stand_in: Option<char>,
+) -> std::result::Result<(), libyaml_safer::Error> {
     match node {
         Node::Scalar(kind, text) => {
             let plain = *kind != Kind::Text || resolve(text) == Kind::Text;

@@ -40,7 +40,11 @@ impl Node {
     /// The value of a key, if this is a mapping that has it; of a key given twice the last value, as for PyYAML.
     pub(super) fn get(&self, key: &str) -> Option<&Node> {
         let Self::Mapping(pairs) = self else { return None };
-        pairs.iter().rev().find(|(k, _)| matches!(k, Self::Scalar(_, text) if text == key)).map(|(_, value)| value)
+        pairs
+            .iter()
+            .rev()
+            .find(|(k, _)| matches!(k, Self::Scalar(_, text) if text == key))
+            .map(|(_, value)| value)
     }
 
     /// The text of a scalar of any type except null: ids and names are text even where YAML sees a number.

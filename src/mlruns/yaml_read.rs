@@ -33,7 +33,10 @@ pub(super) fn read(bytes: &[u8]) -> Read<Node> {
         .map_err(|e| YamlProblem { line: line_at(e.valid_up_to()), text: "not UTF-8" })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if let Some((offset, _)) = text.char_indices().find(|&(_, c)| !is_allowed(c)) {
-        return Err(YamlProblem { line: line_at(offset), text: "control characters are not allowed in YAML" });
+        return Err(YamlProblem {
+            line: line_at(offset),
+            text: "control characters are not allowed in YAML",
+        });
     }
     let mut source = Source { text, pos: 0, line_start: 0 };
     source.document()
@@ -124,11 +127,15 @@ impl<'a> Source<'a> {
             }
             if self.peek() == Some('\t') {
                 self.skip_blanks();
-                if indented && !matches!(self.peek(), None | Some('#')) && !self.peek().is_some_and(is_break) {
+                if indented && !matches!(self.peek(), None | Some('#')) && !self.peek().is_some_and(is_break)
+                {
                     return self.problem("a tab is used to indent");
                 }
             }
-            let comment = self.text.get(..self.pos).is_none_or(|before| !before.ends_with(|c: char| !" \t".contains(c) && !is_break(c)));
+            let comment = self
+                .text
+                .get(..self.pos)
+                .is_none_or(|before| !before.ends_with(|c: char| !" \t".contains(c) && !is_break(c)));
             if self.peek() == Some('#') && comment {
                 while let Some(c) = self.peek().filter(|&c| !is_break(c)) {
                     self.advance(c);
@@ -274,13 +281,17 @@ impl<'a> Source<'a> {
                 Node::text(text)
             }
             Some('[' | '{' | '#' | '|' | '>') => return Ok(None),
-            Some('&' | '*' | '!' | '%' | '@' | '`') => return self.problem("anchors and tags are not understood"),
+            Some('&' | '*' | '!' | '%' | '@' | '`') => {
+                return self.problem("anchors and tags are not understood");
+            }
             _ => {
                 let start = self.pos;
                 loop {
                     match self.peek() {
                         Some(':') if self.at_indicator(':') => break,
-                        Some('#') if self.text.get(start..self.pos).is_some_and(|t| t.ends_with([' ', '\t'])) => {
+                        Some('#')
+                            if self.text.get(start..self.pos).is_some_and(|t| t.ends_with([' ', '\t'])) =>
+                        {
                             return Ok(None);
                         }
                         Some(c) if !is_break(c) => self.advance(c),
@@ -301,7 +312,9 @@ impl<'a> Source<'a> {
             Some(quote @ ('\'' | '"')) => Node::text(self.quoted(quote)?),
             Some('[' | '{') => self.flow(depth)?,
             Some('|' | '>') => return self.problem("block scalars are not understood"),
-            Some('&' | '*' | '!' | '%' | '@' | '`') => return self.problem("anchors and tags are not understood"),
+            Some('&' | '*' | '!' | '%' | '@' | '`') => {
+                return self.problem("anchors and tags are not understood");
+            }
             _ => {
                 let text = self.plain(parent, false)?;
                 return Ok(Node::Scalar(resolve(&text), text));
@@ -359,7 +372,9 @@ impl<'a> Source<'a> {
         match self.peek() {
             Some(quote @ ('\'' | '"')) => Ok(Node::text(self.quoted(quote)?)),
             Some('[' | '{') => self.flow(depth + 1),
-            Some('&' | '*' | '!' | '%' | '@' | '`' | '|' | '>') => self.problem("anchors and tags are not understood"),
+            Some('&' | '*' | '!' | '%' | '@' | '`' | '|' | '>') => {
+                self.problem("anchors and tags are not understood")
+            }
             None => self.problem("a flow collection does not end"),
             _ => {
                 let text = self.plain(-1, true)?;
@@ -391,7 +406,10 @@ mod tests {
         assert_eq!(node.get("name"), Some(&Node::text("my run")));
         let Some(Node::Sequence(list)) = node.get("list") else { panic!("a list") };
         assert_eq!(list[1].get("c"), Some(&Node::text("it's")));
-        assert_eq!(node.get("other").unwrap().get("b"), Some(&Node::Sequence(vec![Node::text("x"), Node::text("y z")])));
+        assert_eq!(
+            node.get("other").unwrap().get("b"),
+            Some(&Node::Sequence(vec![Node::text("x"), Node::text("y z")]))
+        );
         assert!(node.get("other").unwrap().get("c").unwrap().is_null());
         assert_eq!(node.get("folded"), Some(&Node::text("one two\nthree")));
         assert!(node.get("empty").unwrap().is_null());

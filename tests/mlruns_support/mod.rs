@@ -11,8 +11,8 @@ use mlrs_db::error::{Error, Result};
 use mlrs_db::format::event::{EntityKind, Field, Operation, Value};
 use mlrs_db::id::{BlobId, Origin, Stamp, Uid};
 use mlrs_db::mlruns::{
-    BlobRef, Entities, ExportOptions, ExportReport, ExportSource, Extra, ImportOptions, ImportReport, ImportTarget,
-    PointBlock, PointReader, Registers, Which, export, import,
+    BlobRef, Entities, ExportOptions, ExportReport, ExportSource, Extra, ImportOptions, ImportReport,
+    ImportTarget, PointBlock, PointReader, Registers, Which, export, import,
 };
 
 /// The points of one origin of one series.
@@ -70,7 +70,8 @@ impl Memory {
 
     /// Everything but the stamps.
     pub fn state(&self) -> impl PartialEq + std::fmt::Debug + use<> {
-        let entities: BTreeMap<Uid, (EntityKind, BTreeMap<(Field, String), Value>)> = self
+        type Values = BTreeMap<(Field, String), Value>;
+        let entities: BTreeMap<Uid, (EntityKind, Values)> = self
             .entities
             .iter()
             .map(|(uid, (kind, registers))| {
@@ -98,7 +99,12 @@ impl Memory {
         origins
             .iter()
             .flat_map(|(_, s)| {
-                s.timestamps.iter().zip(&s.bits).zip(&s.steps).map(|((t, v), s)| (*t, f64::from_bits(*v), *s)).collect::<Vec<_>>()
+                s.timestamps
+                    .iter()
+                    .zip(&s.bits)
+                    .zip(&s.steps)
+                    .map(|((t, v), s)| (*t, f64::from_bits(*v), *s))
+                    .collect::<Vec<_>>()
             })
             .collect()
     }
@@ -145,7 +151,11 @@ impl PointReader for Memory {
                 for kind in [1, 2] {
                     let mut extra = Extra { kind, dictionary: vec![Vec::new()], indices: Vec::new() };
                     for point in &stored.extras[start..end] {
-                        let value = point.iter().find(|(k, _)| *k == kind).map(|(_, v)| v.clone()).unwrap_or_default();
+                        let value = point
+                            .iter()
+                            .find(|(k, _)| *k == kind)
+                            .map(|(_, v)| v.clone())
+                            .unwrap_or_default();
                         let at = extra.dictionary.iter().position(|d| *d == value).unwrap_or_else(|| {
                             extra.dictionary.push(value);
                             extra.dictionary.len() - 1
@@ -184,7 +194,14 @@ impl ImportTarget for Memory {
         Ok(origins.into_iter().flatten().find(|(o, _)| *o == origin).map_or(0, |(_, s)| s.bits.len() as u64))
     }
 
-    fn put_points(&mut self, run: Uid, key: &str, origin: Origin, first: u64, block: &PointBlock<'_>) -> Result<()> {
+    fn put_points(
+        &mut self,
+        run: Uid,
+        key: &str,
+        origin: Origin,
+        first: u64,
+        block: &PointBlock<'_>,
+    ) -> Result<()> {
         assert_eq!(first, self.points_stored(run, key, origin)?, "ordinals join");
         assert!(block.values.len() <= 4096 && !block.values.is_empty());
         assert!(block.steps.len() == block.values.len() && block.timestamps.len() == block.values.len());
@@ -230,7 +247,8 @@ pub fn unpack(version: &str, into: &Path) -> PathBuf {
     let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/mlflow-{version}.tar.gz"));
     let directory = into.join(format!("mlflow-{version}"));
     fs::create_dir(&directory).unwrap();
-    let status = Command::new("tar").arg("xzf").arg(&archive).arg("-C").arg(&directory).status().expect("tar runs");
+    let status =
+        Command::new("tar").arg("xzf").arg(&archive).arg("-C").arg(&directory).status().expect("tar runs");
     assert!(status.success(), "{} cannot be unpacked", archive.display());
     assert!(directory.join("mlruns").is_dir() && directory.join("poison/mlruns").is_dir());
     directory
