@@ -18,3 +18,5 @@ pub mod store;
 pub mod vfs;
 
 pub use error::{Error, Result};
+pub use model::{Experiment, Lifecycle, Point, Points, RunData, RunStatus};
+pub use store::*;
