@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use super::examples as ex;
 use super::time;
-use crate::RunStatus;
+use crate::model::RunStatus;
 
 /// The environment variable that names the store.
 pub(super) const STORE_VARIABLE: &str = "MLRS_DB_STORE";
@@ -113,7 +113,7 @@ pub(super) struct Init {
 pub(super) enum Artifacts {
     /// Copy the files, sharing their blocks where the file system can
     Copy,
-    /// Hard links
+    /// Hard links; copies where they are not possible
     Link,
     /// Leave the files where they are and remember their place
     Reference,
@@ -141,9 +141,6 @@ pub(super) struct Import {
     /// What to do with artifact files
     #[arg(long, value_name = "HOW", default_value = "copy")]
     pub(super) artifacts: Artifacts,
-    /// Threads to use; 0 means one per processor
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(super) threads: usize,
 }
 
 #[derive(Debug, Args)]
@@ -154,10 +151,13 @@ pub(super) struct Export {
     /// Only this imported tree, as it was
     #[arg(long, value_name = "NAME")]
     pub(super) tree: Option<String>,
-    /// In artifact locations, replace the start FROM by TO
+    /// In artifact locations, replace the start FROM by TO; may be repeated
     #[arg(long, value_name = "FROM=TO", value_parser = key_value)]
-    pub(super) rewrite_uris: Option<(String, String)>,
-    /// Write into a directory that is not empty
+    pub(super) rewrite_uris: Vec<(String, String)>,
+    /// Leave artifacts out
+    #[arg(long)]
+    pub(super) skip_artifacts: bool,
+    /// Replace what is in DEST; it is removed once the export is complete
     #[arg(long)]
     pub(super) overwrite: bool,
 }

@@ -7,7 +7,8 @@ use super::failure::Outcome;
 use super::output::{Output, Tone};
 use super::table::{Cell, Column, Table};
 use super::{json, listing, resolve};
-use crate::{Dialect, Experiment, ExperimentSearch, Lifecycle, RunSearch, RunStatus, Store, ViewType};
+use crate::model::{Experiment, Lifecycle, RunStatus};
+use crate::{Dialect, ExperimentSearch, RunSearch, Store, ViewType};
 
 /// Lists experiments.
 pub(super) fn ls(out: &mut Output<'_>, store: &Store, args: &ExperimentsLs) -> Outcome {

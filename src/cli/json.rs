@@ -9,7 +9,10 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::output::exact;
-use crate::{Experiment, ExportReport, GcReport, ImportReport, MetricSummary, Point, RunData, VerifyReport};
+use crate::MetricSummary;
+use crate::mlruns::{ExportReport, ImportReport};
+use crate::model::{Experiment, Point, RunData};
+use crate::store::report::{GcReport, VerifyReport};
 
 /// A float.
 pub(super) fn float(value: f64) -> Value {
@@ -90,32 +93,43 @@ pub(super) fn gc(report: &GcReport) -> Value {
 }
 
 /// What an import took in.
-pub(super) fn import(report: &ImportReport) -> Value {
-    let problems: Vec<Value> = report
-        .problems
-        .iter()
-        .map(|p| json!({"path": path(&p.path), "line": p.line, "text": p.text}))
-        .collect();
+pub(super) fn import(report: &ImportReport, bytes_stored: u64, dry_run: bool) -> Value {
+    let problems =
+        report.problems.iter().map(|p| json!({"path": path(&p.path), "line": p.line, "text": p.text}));
     json!({
         "experiments": report.experiments,
         "runs": report.runs,
         "points": report.points,
-        "bytes_in": report.bytes_in,
-        "bytes_stored": report.bytes_stored,
-        "verbatim_files": report.verbatim_files,
-        "dry_run": report.dry_run,
-        "problems": problems,
+        "points_added": report.points_added,
+        "registers_written": report.registers_written,
+        "artifacts": report.artifacts,
+        "bytes_in": report.bytes,
+        "bytes_stored": bytes_stored,
+        "yaml_files": report.yaml_files,
+        "yaml_verbatim": report.yaml_verbatim,
+        "metric_files": report.metric_files,
+        "metric_verbatim": report.metric_verbatim,
+        "metric_irregular": report.metric_irregular,
+        "metric_respelled": report.metric_respelled,
+        "other_files": report.other_files,
+        "dry_run": dry_run,
+        "problems_total": report.problems_total,
+        "problems": problems.collect::<Vec<_>>(),
     })
 }
 
 /// What an export wrote.
 pub(super) fn export(report: &ExportReport) -> Value {
+    let left_out =
+        report.unexportable.iter().map(|l| json!({"what": l.what, "name": l.name, "reason": l.reason}));
     json!({
         "experiments": report.experiments,
         "runs": report.runs,
         "points": report.points,
-        "bytes_out": report.bytes_out,
-        "left_out": report.left_out,
+        "files": report.files,
+        "bytes_out": report.bytes,
+        "left_out_total": report.unexportable_total,
+        "left_out": left_out.collect::<Vec<_>>(),
     })
 }
 
@@ -152,9 +166,9 @@ mod tests {
         use std::os::unix::ffi::OsStrExt;
         let odd = std::path::PathBuf::from(std::ffi::OsStr::from_bytes(b"mlruns/\xff"));
         let report = ImportReport {
-            problems: vec![crate::Problem { path: odd, line: Some(3), text: "bad".into() }],
+            problems: vec![crate::mlruns::Problem { path: odd, line: Some(3), text: "bad".into() }],
             ..ImportReport::default()
         };
-        assert_eq!(import(&report)["problems"][0]["path"], json!("mlruns/\u{fffd}"));
+        assert_eq!(import(&report, 0, false)["problems"][0]["path"], json!("mlruns/\u{fffd}"));
     }
 }

@@ -14,7 +14,9 @@ use super::log_input::{Lines, Next, Parser, Refusal};
 use super::output::{Output, for_terminal, plural};
 use super::progress::Bar;
 use super::{resolve, time};
-use crate::{Error, Progress, Run, RunOptions, RunStatus, Series, Store};
+use crate::model::RunStatus;
+use crate::store::report::Progress;
+use crate::{Error, Run, RunOptions, Series, Store};
 
 /// Refused lines that are printed without `--verbose`.
 const REFUSALS_SHOWN: u64 = 20;

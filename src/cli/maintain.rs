@@ -11,7 +11,8 @@ use super::output::{Output, Tone, bytes, count, for_terminal, paint, plural};
 use super::progress::Bar;
 use super::table::{Cell, Column, Table};
 use super::{json, resolve};
-use crate::{CompactReport, Error, GcOptions, GcReport, Severity, Stats, Store, VerifyReport};
+use crate::store::report::{CompactReport, GcReport, Severity, Stats, VerifyReport};
+use crate::{Error, GcOptions, Store};
 
 /// Makes an empty store; one that is there already is left as it is.
 pub(super) fn init(out: &mut Output<'_>, args: &Init, store: Option<&Path>) -> Outcome {
@@ -225,8 +226,8 @@ fn gc_text(report: &GcReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Finding;
     use crate::cli::output::tests::captured;
+    use crate::store::report::Finding;
 
     #[test]
     fn stats_in_both_forms() {

@@ -9,7 +9,8 @@ use super::failure::Outcome;
 use super::output::{Output, Tone, exact, paint};
 use super::table::{Cell, Column, Table};
 use super::{json, resolve, time};
-use crate::{Error, History, HistoryPage, MetricSummary, Point, Points, RunData, Store};
+use crate::model::{Point, Points, RunData};
+use crate::{Error, History, HistoryPage, MetricSummary, Store};
 
 const PAGE_POINTS: usize = 16 * 1024;
 

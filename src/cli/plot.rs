@@ -8,7 +8,7 @@ use super::args::Axis;
 use super::output::{count, exact, paint, plural, rounded};
 use super::plot_canvas::{Canvas, GLYPHS, trace_tone};
 use super::plot_ticks::{time_unit, value_ticks, x_ticks};
-use crate::Point;
+use crate::model::Point;
 
 /// How to draw.
 #[derive(Clone, Copy, Debug)]

@@ -9,7 +9,8 @@ use super::failure::{Failure, Outcome};
 use super::output::{Output, for_terminal};
 use super::plot::{Frame, Style, Survey, Trace, draw};
 use super::{json, metrics, resolve, run_view};
-use crate::{History, RunData, Store};
+use crate::model::RunData;
+use crate::{History, Store};
 
 /// More lines than this nobody can tell apart.
 const SERIES_MAX: usize = 8;
@@ -115,8 +116,8 @@ fn as_json(run: &RunData, key: &str, trace: &Trace, frame: &Frame, axis: Axis) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Point;
     use crate::cli::samples;
+    use crate::model::Point;
 
     #[test]
     fn labels_name_the_run_only_where_there_are_several() {

@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::output::{Output, count};
-use crate::Progress;
+use super::output::{Output, bytes, count};
+use crate::mlruns;
+use crate::store::report::Progress;
 
 const UNSIZED: &str = "{spinner} {prefix}  {bytes}, {msg}";
 const SIZED: &str = "{prefix} {wide_bar} {percent:>3} %  {bytes} of {total_bytes}, {msg}, {eta} left";
+const RUNS: &str = "{prefix} {wide_bar} {human_pos} of {human_len} runs, {msg}, {eta} left";
 
 /// A bar for work that reports [`Progress`].
 pub(super) struct Bar {
@@ -48,6 +50,23 @@ impl Bar {
         }
         self.bar.set_message(rate(progress.points, self.since.elapsed()));
         self.bar.set_position(progress.bytes_done);
+    }
+
+    /// Moves to how far an import or export is; it counts runs, of which the number is known first.
+    pub(super) fn set_tree(&mut self, progress: &mlruns::Progress) {
+        if self.bar.is_hidden() {
+            return;
+        }
+        if progress.runs_total > 0 {
+            self.bar.set_length(progress.runs_total);
+            if !self.sized {
+                self.sized = true;
+                self.bar.set_style(style(RUNS));
+            }
+        }
+        let (points, size) = (rate(progress.points, self.since.elapsed()), bytes(progress.bytes));
+        self.bar.set_message(if self.sized { format!("{size}, {points}") } else { points });
+        self.bar.set_position(if self.sized { progress.runs } else { progress.bytes });
     }
 
     /// Prints a line above the bar.
@@ -97,7 +116,7 @@ mod tests {
 
     #[test]
     fn templates_are_valid() {
-        for template in [UNSIZED, SIZED] {
+        for template in [UNSIZED, SIZED, RUNS] {
             assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
         }
     }

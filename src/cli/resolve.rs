@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::failure::{Failure, Outcome};
-use crate::{Dialect, Error, Experiment, RunData, RunSearch, Store, ViewType};
+use crate::model::{Experiment, RunData};
+use crate::{Dialect, Error, RunSearch, Store, ViewType};
 
 /// A store that is only read.
 pub(super) fn open_to_read(path: &Path) -> Outcome<Store> {

@@ -9,7 +9,8 @@ use super::failure::Outcome;
 use super::output::{Output, Tone, paint};
 use super::table::{Cell, Column, Table};
 use super::time;
-use crate::{ArtifactInfo, Lifecycle, RunData, RunStatus};
+use crate::ArtifactInfo;
+use crate::model::{Lifecycle, RunData, RunStatus};
 
 /// Digits of an id that a row shows on a terminal; enough to be unique, and accepted everywhere an id is.
 const ID_DIGITS: usize = 12;
@@ -151,7 +152,7 @@ fn pairs<'a>(out: &Output<'_>, kind: &str, all: impl Iterator<Item = (&'a str, C
 }
 
 fn metrics(out: &Output<'_>, run: &RunData) -> Table {
-    let cell = |point: &crate::Point| {
+    let cell = |point: &crate::model::Point| {
         let (value, step) = (Cell::value(point.value), point.step);
         value.and(&format!("  (step {step}, {})", time::relative(point.timestamp_ms, out.now_ms)))
     };

@@ -9,7 +9,8 @@ use super::failure::Outcome;
 use super::output::Output;
 use super::run_view::{self, Extra};
 use super::{json, listing, resolve};
-use crate::{Dialect, RunData, RunSearch, Store};
+use crate::model::RunData;
+use crate::{Dialect, RunSearch, Store};
 
 /// Lists the runs that match the filter.
 pub(super) fn ls(out: &mut Output<'_>, store: &Store, args: &RunsLs, filter: &str) -> Outcome {

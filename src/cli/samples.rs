@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::id::Uid;
-use crate::{Experiment, Lifecycle, Point, RunData, RunStatus};
+use crate::model::{Experiment, Lifecycle, Point, RunData, RunStatus};
 
 pub(super) const START_MS: i64 = 1_795_434_974_123;
 

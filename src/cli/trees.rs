@@ -10,7 +10,10 @@ use super::output::{Output, Tone, bytes, count, for_terminal, paint, plural};
 use super::progress::{Bar, rate};
 use super::table::{Cell, Table};
 use super::{json, resolve, time};
-use crate::{ArtifactMode, ExportOptions, ExportReport, ImportOptions, ImportReport, Problem, Store};
+use crate::Store;
+use crate::mlruns::{
+    ArtifactMode, ExportOptions, ExportReport, ImportOptions, ImportReport, Problem, Unexportable,
+};
 
 /// Problems that are printed without `--verbose`.
 const PROBLEMS_SHOWN: usize = 20;
@@ -18,7 +21,9 @@ const PROBLEMS_SHOWN: usize = 20;
 /// Takes a tree in; the store is made if there is none.
 pub(super) fn import(out: &mut Output<'_>, path: &Path, args: &Import) -> Outcome {
     let scratch = Scratch::instead_of(path, args.dry_run);
-    let store = Store::options().create(true).open(scratch.as_ref().map_or(path, |scratch| &scratch.0))?;
+    let path = scratch.as_ref().map_or(path, |scratch| &scratch.0);
+    let store = Store::options().create(true).open(path)?;
+    let bytes_before = stored(&store)?;
     let options = ImportOptions {
         tree: args.tree.clone(),
         strict: args.strict,
@@ -30,17 +35,18 @@ pub(super) fn import(out: &mut Output<'_>, path: &Path, args: &Import) -> Outcom
             Artifacts::Reference => ArtifactMode::Reference,
             Artifacts::Skip => ArtifactMode::Skip,
         },
-        threads: args.threads,
     };
     let mut bar = Bar::new(out, "importing");
-    let report = store.import(&args.source, &options, &mut |progress| bar.set(progress))?;
+    let report = store.import(&args.source, &options, &mut |progress| bar.set_tree(progress))?;
     bar.done();
     store.close()?;
-    write_problems(out, &report.problems);
+    // Closing seals: only then is it known what the tree costs.
+    let bytes_stored = stored(&resolve::open_to_read(path)?)?.saturating_sub(bytes_before);
+    write_problems(out, &report);
     if out.json {
-        return Ok(out.json_line(&json::import(&report))?);
+        return Ok(out.json_line(&json::import(&report, bytes_stored, args.dry_run))?);
     }
-    import_table(&report).write(out)?;
+    import_table(&report, bytes_stored, args.dry_run).write(out)?;
     after(out, report.points, bar.elapsed())?;
     Ok(())
 }
@@ -67,16 +73,13 @@ pub(super) fn export(out: &mut Output<'_>, path: &Path, args: &Export) -> Outcom
     let options = ExportOptions {
         tree: args.tree.clone(),
         rewrite_uris: args.rewrite_uris.clone(),
+        skip_artifacts: args.skip_artifacts,
         overwrite: args.overwrite,
     };
     let mut bar = Bar::new(out, "exporting");
-    let report = store.export(&args.destination, &options, &mut |progress| bar.set(progress))?;
+    let report = store.export(&args.destination, &options, &mut |progress| bar.set_tree(progress))?;
     bar.done();
-    if !report.left_out.is_empty() {
-        let what = plural(report.left_out.len() as u64, "entity").replace("entitys", "entities");
-        out.warn(format_args!("{what} with no place in the mlruns layout left out:"));
-        report.left_out.iter().for_each(|left| out.note(format_args!("  {}", for_terminal(left))));
-    }
+    write_left_out(out, &report);
     if out.json {
         return Ok(out.json_line(&json::export(&report))?);
     }
@@ -95,13 +98,46 @@ fn after(out: &mut Output<'_>, points: u64, elapsed: Duration) -> io::Result<()>
     Ok(())
 }
 
-fn write_problems(out: &Output<'_>, problems: &[Problem]) {
-    let shown = if out.verbose { problems.len() } else { problems.len().min(PROBLEMS_SHOWN) };
-    for problem in problems.iter().take(shown) {
+/// Bytes of what a store holds; the index can be made again, and live files are larger than what is in them.
+fn stored(store: &Store) -> Outcome<u64> {
+    let stats = store.stats()?;
+    Ok(stats.log_bytes.saturating_add(stats.artifact_bytes))
+}
+
+fn write_problems(out: &Output<'_>, report: &ImportReport) {
+    let shown = if out.verbose { report.problems.len() } else { report.problems.len().min(PROBLEMS_SHOWN) };
+    for problem in report.problems.iter().take(shown) {
         out.note(problem_line(problem, out.colour_stderr));
     }
-    if shown < problems.len() {
-        out.note(format_args!("and {} more; --verbose lists all", count((problems.len() - shown) as u64)));
+    and_more(out, shown, report.problems.len(), report.problems_total);
+}
+
+fn write_left_out(out: &Output<'_>, report: &ExportReport) {
+    if report.unexportable_total == 0 {
+        return;
+    }
+    out.warn(format_args!(
+        "no place in the mlruns layout for {}:",
+        plural(report.unexportable_total, "thing")
+    ));
+    let shown =
+        if out.verbose { report.unexportable.len() } else { report.unexportable.len().min(PROBLEMS_SHOWN) };
+    for left in report.unexportable.iter().take(shown) {
+        out.note(left_out_line(left));
+    }
+    and_more(out, shown, report.unexportable.len(), report.unexportable_total);
+}
+
+fn left_out_line(left: &Unexportable) -> String {
+    format!("  {} {}: {}", left.what, for_terminal(&left.name), for_terminal(&left.reason))
+}
+
+/// What a list that was cut left out, and where the rest is to be had.
+fn and_more(out: &Output<'_>, shown: usize, listed: usize, total: u64) {
+    let more = total.saturating_sub(shown as u64);
+    if more > 0 {
+        let hint = if shown < listed { "; --verbose lists more" } else { "" };
+        out.note(format_args!("and {} more{hint}", count(more)));
     }
 }
 
@@ -115,20 +151,23 @@ fn problem_line(problem: &Problem, colour: bool) -> String {
     format!("{} {}", paint(colour, Tone::Strong, place), for_terminal(&problem.text))
 }
 
-fn import_table(report: &ImportReport) -> Table {
+fn import_table(report: &ImportReport, bytes_stored: u64, dry_run: bool) -> Table {
     let mut table = Table::pairs();
     table.pair("experiments", Cell::count(report.experiments));
     table.pair("runs", Cell::count(report.runs));
     table.pair("points", Cell::count(report.points));
-    table.pair("bytes_in", Cell::bytes(report.bytes_in));
-    table.pair(
-        "bytes_stored",
-        Cell::both(ratio(report.bytes_stored, report.bytes_in), report.bytes_stored.to_string()),
-    );
-    table.pair("verbatim_files", Cell::count(report.verbatim_files));
-    let tone = if report.problems.is_empty() { Tone::Good } else { Tone::Warn };
-    table.pair("problems", Cell::count(report.problems.len() as u64).toned(tone));
-    if report.dry_run {
+    table.pair("points_added", Cell::count(report.points_added));
+    table.pair("artifacts", Cell::count(report.artifacts));
+    table.pair("bytes_in", Cell::bytes(report.bytes));
+    table.pair("bytes_stored", Cell::both(ratio(bytes_stored, report.bytes), bytes_stored.to_string()));
+    table.pair("yaml_files", Cell::count(report.yaml_files));
+    table.pair("yaml_verbatim", Cell::count(report.yaml_verbatim));
+    table.pair("metric_files", Cell::count(report.metric_files));
+    table.pair("metric_verbatim", Cell::count(report.metric_verbatim));
+    table.pair("other_files", Cell::count(report.other_files));
+    let tone = if report.problems_total == 0 { Tone::Good } else { Tone::Warn };
+    table.pair("problems", Cell::count(report.problems_total).toned(tone));
+    if dry_run {
         table.pair("dry_run", Cell::both("yes: nothing was stored", "true"));
     }
     table
@@ -147,8 +186,10 @@ fn export_table(report: &ExportReport) -> Table {
     table.pair("experiments", Cell::count(report.experiments));
     table.pair("runs", Cell::count(report.runs));
     table.pair("points", Cell::count(report.points));
-    table.pair("bytes_out", Cell::bytes(report.bytes_out));
-    table.pair("left_out", Cell::count(report.left_out.len() as u64));
+    table.pair("files", Cell::count(report.files));
+    table.pair("bytes_out", Cell::bytes(report.bytes));
+    let tone = if report.unexportable_total == 0 { Tone::Good } else { Tone::Warn };
+    table.pair("left_out", Cell::count(report.unexportable_total).toned(tone));
     table
 }
 
@@ -162,17 +203,31 @@ mod tests {
             experiments: 2,
             runs: 1_000,
             points: 5_000_000,
-            bytes_in: 200 << 20,
-            bytes_stored: 10 << 20,
-            dry_run: true,
+            points_added: 1_000,
+            bytes: 200 << 20,
+            problems_total: 3,
             ..ImportReport::default()
         };
-        assert_eq!(
-            import_table(&report).fitted(80, false),
-            "experiments     2\nruns            1,000\npoints          5,000,000\nbytes_in        200.0 MiB\n\
-             bytes_stored    10.0 MiB (5.0 %)\nverbatim_files  0\nproblems        0\n\
-             dry_run         yes: nothing was stored"
-        );
+        let text = import_table(&report, 10 << 20, true).fitted(80, false);
+        for line in [
+            "points           5,000,000",
+            "points_added     1,000",
+            "bytes_in         200.0 MiB",
+            "bytes_stored     10.0 MiB (5.0 %)",
+            "problems         3",
+            "dry_run          yes: nothing was stored",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}\n---\n{text}");
+        }
+        assert!(!import_table(&report, 0, false).fitted(80, false).contains("dry_run"));
+    }
+
+    #[test]
+    fn what_has_no_place_is_named_with_the_reason() {
+        let left = Unexportable { what: "run", name: "a\nb".into(), reason: "its id is no file name".into() };
+        assert_eq!(left_out_line(&left), "  run a\\nb: its id is no file name");
+        let report = ExportReport { files: 7, bytes: 2048, unexportable_total: 1, ..ExportReport::default() };
+        assert!(export_table(&report).fitted(80, false).ends_with("bytes_out    2.0 KiB\nleft_out     1"));
     }
 
     #[test]
