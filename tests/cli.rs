@@ -124,6 +124,26 @@ fn a_store_that_is_not_there_is_exit_code_3_with_advice() {
 }
 
 #[test]
+fn importing_nothing_makes_no_store() {
+    let here = tempfile::tempdir().unwrap();
+    let (store, source) = (here.path().join("store"), here.path().join("mlrun"));
+    let output = run(&["import", source.to_str().unwrap(), "--store", store.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    assert!(stderr(&output).contains(source.to_str().unwrap()) && !store.exists(), "{}", stderr(&output));
+}
+
+#[test]
+fn an_empty_variable_is_as_good_as_none() {
+    let output = mlrs_db(&["stats"]).env("MLRS_DB_STORE", "").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("--store"), "{}", stderr(&output));
+    assert_eq!(
+        mlrs_db(&["completions", "bash"]).env("MLRS_DB_STORE", "").output().unwrap().status.code(),
+        Some(0)
+    );
+}
+
+#[test]
 fn colours_are_off_in_a_pipe_on_when_forced_and_no_color_is_honoured() {
     let coloured = |arguments: &[&str]| stderr(&run(arguments)).contains('\x1b');
     assert!(!coloured(&["stats"]));

@@ -5,6 +5,7 @@
 use std::ops::Bound;
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use super::examples as ex;
@@ -35,7 +36,17 @@ pub(super) struct Cli {
 #[derive(Debug, Args)]
 pub(super) struct Global {
     /// Directory of the store
-    #[arg(long, global = true, help_heading = "Global options", value_name = "DIR", env = STORE_VARIABLE, hide_env_values = true, value_hint = ValueHint::DirPath)]
+    // Not the parser of paths: that refuses an empty variable, even for verbs that need no store.
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        value_name = "DIR",
+        env = STORE_VARIABLE,
+        hide_env_values = true,
+        value_hint = ValueHint::DirPath,
+        value_parser = OsStringValueParser::new().map(PathBuf::from)
+    )]
     pub(super) store: Option<PathBuf>,
     /// Answer in JSON: one object, or one per line for lists; times in milliseconds since 1970
     #[arg(long, global = true, help_heading = "Global options")]

@@ -102,7 +102,7 @@ impl Tally {
             0 => String::new(),
             refused => format!("; {} refused", plural(refused, "line")),
         };
-        format!("logged {} of {}{refused}", plural(self.points, "point"), plural(self.lines, "line"))
+        format!("logged {} from {}{refused}", plural(self.points, "point"), plural(self.lines, "line"))
     }
 }
 
@@ -175,7 +175,7 @@ fn copy(
         tally.lines += 1;
         tally.points += record.values.len() as u64;
         // Drawing costs more than logging: now and then is enough.
-        if tally.lines % 256 == 0 {
+        if tally.lines.is_multiple_of(256) {
             bar.set(&Progress { bytes_done: bytes, points: tally.points, ..Progress::default() });
         }
     }
@@ -212,8 +212,8 @@ mod tests {
     #[test]
     fn a_tally_says_what_was_refused() {
         let tally = Tally { lines: 400, points: 1_200, refused: 2 };
-        assert_eq!(tally.text(), "logged 1,200 points of 400 lines; 2 lines refused");
-        assert_eq!(Tally { lines: 1, points: 1, refused: 0 }.text(), "logged 1 point of 1 line");
+        assert_eq!(tally.text(), "logged 1,200 points from 400 lines; 2 lines refused");
+        assert_eq!(Tally { lines: 1, points: 1, refused: 0 }.text(), "logged 1 point from 1 line");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::output::{Output, bytes, count};
 use crate::mlruns;
 use crate::store::report::Progress;
 
-const UNSIZED: &str = "{spinner} {prefix}  {bytes}, {msg}";
+const UNSIZED: &str = "{spinner} {prefix}  {msg}";
 const SIZED: &str = "{prefix} {wide_bar} {percent:>3} %  {bytes} of {total_bytes}, {msg}, {eta} left";
 const RUNS: &str = "{prefix} {wide_bar} {human_pos} of {human_len} runs, {msg}, {eta} left";
 
@@ -48,7 +48,12 @@ impl Bar {
                 self.bar.set_style(style(SIZED));
             }
         }
-        self.bar.set_message(rate(progress.points, self.since.elapsed()));
+        let points = rate(progress.points, self.since.elapsed());
+        self.bar.set_message(if self.sized {
+            points
+        } else {
+            format!("{}, {points}", bytes(progress.bytes_done))
+        });
         self.bar.set_position(progress.bytes_done);
     }
 
@@ -65,7 +70,7 @@ impl Bar {
             }
         }
         let (points, size) = (rate(progress.points, self.since.elapsed()), bytes(progress.bytes));
-        self.bar.set_message(if self.sized { format!("{size}, {points}") } else { points });
+        self.bar.set_message(format!("{size}, {points}"));
         self.bar.set_position(if self.sized { progress.runs } else { progress.bytes });
     }
 

@@ -10,16 +10,22 @@ use super::output::{Output, Tone, bytes, count, for_terminal, paint, plural};
 use super::progress::{Bar, rate};
 use super::table::{Cell, Table};
 use super::{json, resolve, time};
-use crate::Store;
 use crate::mlruns::{
     ArtifactMode, ExportOptions, ExportReport, ImportOptions, ImportReport, Problem, Unexportable,
 };
+use crate::{Error, Store};
 
 /// Problems that are printed without `--verbose`.
 const PROBLEMS_SHOWN: usize = 20;
 
 /// Takes a tree in; the store is made if there is none.
 pub(super) fn import(out: &mut Output<'_>, path: &Path, args: &Import) -> Outcome {
+    // Before the store is opened, which may make it: a slip in SRC must not leave an empty store behind.
+    std::fs::metadata(&args.source).map_err(|source| Error::Io {
+        action: "open",
+        path: args.source.clone(),
+        source,
+    })?;
     let scratch = Scratch::instead_of(path, args.dry_run);
     let path = scratch.as_ref().map_or(path, |scratch| &scratch.0);
     let store = Store::options().create(true).open(path)?;
