@@ -218,7 +218,8 @@ pub(super) fn draw(frame: &Frame, traces: &[Trace]) -> String {
     for (i, trace) in traces.iter().enumerate() {
         legend(&mut text, trace, i, letters, style);
     }
-    let (tick, wall, corner) = if style.ascii { ('+', '|', '+') } else { ('┤', '│', '└') };
+    let (tick, wall, corner) =
+        if style.ascii { ('+', '|', '+') } else { ('\u{2524}', '\u{2502}', '\u{2514}') };
     for row in 0..style.height {
         let label = frame.ticks.iter().find(|(at, _)| *at == row).map(|(_, label)| label.as_str());
         let edge = if label.is_some() { tick } else { wall };
@@ -286,7 +287,7 @@ fn legend(text: &mut String, trace: &Trace, number: usize, letters: bool, style:
     let survey = &trace.survey;
     let mark = match (letters, style.ascii) {
         (true, _) => GLYPHS[number % GLYPHS.len()],
-        (false, _) => '⣿',
+        (false, _) => '\u{28ff}',
     };
     let mut line = format!("{} {}  ", paint(style.colour, trace_tone(number), mark), trace.label);
     line.push_str(&plural(survey.points, "point"));

@@ -92,7 +92,7 @@ pub(super) fn x_ticks(
     gutter: usize,
     ascii: bool,
 ) -> (String, String) {
-    let (dash, mark) = if ascii { ('-', '+') } else { ('─', '┬') };
+    let (dash, mark) = if ascii { ('-', '+') } else { ('\u{2500}', '\u{252c}') };
     let mut axis = vec![dash; cells];
     let mut labels = vec![' '; gutter + 1 + cells];
     let span = (high as f64 - low as f64) / divisor as f64;

@@ -169,7 +169,7 @@ impl Table {
         let mut grid = Grid::new();
         grid.load_style(presets::NOTHING)
             .set_content_arrangement(ContentArrangement::Dynamic)
-            .set_truncation_indicator("…")
+            .set_truncation_indicator("\u{2026}")
             .set_width(u16::try_from(width).unwrap_or(u16::MAX).max(20));
         if colour {
             grid.enforce_styling().style_text_only();
