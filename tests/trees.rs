@@ -9,7 +9,9 @@ fn unpack(version: &str) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let tar = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/mlflow-{version}.tar.gz"));
     assert!(tar.exists(), "{} is missing", tar.display());
-    assert!(Command::new("tar").arg("xzf").arg(&tar).arg("-C").arg(directory.path()).status().unwrap().success());
+    assert!(
+        Command::new("tar").arg("xzf").arg(&tar).arg("-C").arg(directory.path()).status().unwrap().success()
+    );
     directory
 }
 

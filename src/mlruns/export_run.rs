@@ -20,7 +20,7 @@ use super::plan::META;
 use super::yaml_emit::emit;
 use super::{Registers, Which};
 use crate::error::{Error, Result};
-use crate::format::event::Field;
+use crate::format::event::{Field, Value};
 use crate::id::Uid;
 
 /// Bytes of a metric file written at a time.
@@ -66,7 +66,12 @@ impl Exporter<'_> {
         self.inputs(&registers, &directory, &id, place)?;
         self.files(&registers, &directory)?;
         if !self.options.skip_artifacts {
-            let from = self.source.artifact_directory(uid)?;
+            let experiment = registers.get(&(Field::EXPERIMENT, String::new()));
+            let experiment = match experiment {
+                Some((_, Value::Uid(experiment))) => *experiment,
+                _ => Uid::default(),
+            };
+            let from = self.source.artifact_directory(experiment, uid)?;
             self.artifacts(&from, &directory.join("artifacts"))?;
         }
         let mut keys = self.source.metric_keys(uid)?;

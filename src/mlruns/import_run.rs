@@ -80,7 +80,7 @@ impl Importer<'_> {
                 Some("tags") if item.is_dir => self.values(&mut plan, path, &item, Field::TAG)?,
                 Some("params") if item.is_dir => self.values(&mut plan, path, &item, Field::PARAM)?,
                 Some("inputs") if item.is_dir => self.inputs(&mut plan, path, &item, &meta.id, experiment)?,
-                Some("artifacts") if item.is_dir => self.artifacts(&mut plan, path, &item)?,
+                Some("artifacts") if item.is_dir => self.artifacts(&mut plan, experiment.uid, path, &item)?,
                 Some("metrics") if item.is_dir => metrics = Some(item),
                 _ => self.stray(&mut plan, path, &item, true, 0)?,
             }
@@ -154,8 +154,14 @@ impl Importer<'_> {
     }
 
     /// The files under `artifacts/`, in the way that was asked for.
-    fn artifacts(&mut self, plan: &mut EntityPlan, base: &Path, directory: &Item) -> Result<()> {
-        let target = self.target.artifact_directory(plan.uid)?;
+    fn artifacts(
+        &mut self,
+        plan: &mut EntityPlan,
+        experiment: Uid,
+        base: &Path,
+        directory: &Item,
+    ) -> Result<()> {
+        let target = self.target.artifact_directory(experiment, plan.uid)?;
         let mut pending = vec![directory.path.clone()];
         while let Some(path) = pending.pop() {
             let items = self.list(&path)?;

@@ -106,7 +106,7 @@ pub trait Entities {
     }
 
     /// Where the artifacts of a run are or would be; the directory need not exist.
-    fn artifact_directory(&self, run: Uid) -> Result<PathBuf>;
+    fn artifact_directory(&self, experiment: Uid, run: Uid) -> Result<PathBuf>;
 }
 
 /// Which points of a series are meant.

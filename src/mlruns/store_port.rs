@@ -11,15 +11,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{
-    Entities, ExportOptions, ExportReport, ExportSource, Extra, ImportOptions, ImportReport, ImportTarget, PointBlock,
-    PointReader, Progress, Registers, Which,
+    Entities, ExportOptions, ExportReport, ExportSource, Extra, ImportOptions, ImportReport, ImportTarget,
+    PointBlock, PointReader, Progress, Registers, Which,
 };
 use crate::error::{Error, Result};
 use crate::format::declare::{OwnerKind, SeriesKey};
 use crate::format::event::{EntityKind, Field, Operation};
 use crate::id::{BlobId, Origin, Stamp, Uid};
 use crate::limits::{BLOB_CHUNK_BYTES_MAX, COLUMN_POINTS_MAX};
-use crate::log::{BulkColumn, ColumnReader};
+use crate::log::{BulkColumn, ColumnReader, joined};
 use crate::mlruns::BlobRef;
 use crate::query::history::{HistoryStream, PointFilter};
 use crate::query::snapshot::{OriginParts, Snapshot};
@@ -33,7 +33,8 @@ const GATHERED_COLUMNS_MAX: usize = 256;
 /// Points handed to an exporter at a time.
 const BLOCK_POINTS: usize = COLUMN_POINTS_MAX;
 
-const KINDS: [EntityKind; 4] = [EntityKind::EXPERIMENT, EntityKind::RUN, EntityKind::DATASET, EntityKind::TREE];
+const KINDS: [EntityKind; 4] =
+    [EntityKind::EXPERIMENT, EntityKind::RUN, EntityKind::DATASET, EntityKind::TREE];
 
 /// A column that waits for its batch.
 struct Gathered {
@@ -129,7 +130,9 @@ impl Entities for Port<'_> {
         let state = self.store.inner.lock_state();
         let entity = KINDS.into_iter().find_map(|kind| state.catalog.get(kind, uid));
         let all = entity.into_iter().flat_map(|e| e.all_entries());
-        Ok(all.map(|(field, key, stamp, value)| ((field, key.to_owned()), (stamp, value.to_value()))).collect())
+        Ok(all
+            .map(|(field, key, stamp, value)| ((field, key.to_owned()), (stamp, value.to_value())))
+            .collect())
     }
 
     fn entities(&self, kind: EntityKind) -> Result<Vec<Uid>> {
@@ -146,10 +149,7 @@ impl Entities for Port<'_> {
         Ok(owned.map(|e| e.uid()).collect())
     }
 
-    fn artifact_directory(&self, run: Uid) -> Result<PathBuf> {
-        let state = self.store.inner.lock_state();
-        let entity = state.catalog.run(run).ok_or_else(|| Error::not_found("run", run.to_string()))?;
-        let experiment = entity.reference(Field::EXPERIMENT).unwrap_or_default();
+    fn artifact_directory(&self, experiment: Uid, run: Uid) -> Result<PathBuf> {
         Ok(self.store.inner.artifact_dir(experiment, run))
     }
 }
@@ -310,7 +310,7 @@ impl ImportTarget for Port<'_> {
             steps: block.steps.to_vec(),
             timestamps_ms: block.timestamps.to_vec(),
             values: block.values.to_vec(),
-            extras: block.extras.to_vec(),
+            extras: block.extras.iter().map(|extra| joined(extra.kind, &[(extra, 0, points)])).collect(),
         });
         self.gathered_points += points;
         if self.gathered_points >= GATHERED_POINTS_MAX || self.gathered.len() >= GATHERED_COLUMNS_MAX {
@@ -348,7 +348,9 @@ impl ExportSource for Port<'_> {
     fn read_blob(&self, blob: BlobRef) -> Result<Box<dyn Read + '_>> {
         let view = self.snapshot()?.view;
         let reader = view.blob_reader(blob.id)?;
-        reader.map(|r| Box::new(r) as Box<dyn Read>).ok_or_else(|| Error::not_found("blob", blob.id.to_string()))
+        reader
+            .map(|r| Box::new(r) as Box<dyn Read>)
+            .ok_or_else(|| Error::not_found("blob", blob.id.to_string()))
     }
 }
 

@@ -123,7 +123,7 @@ impl Entities for Memory {
         Ok(self.entities.iter().filter(|(_, (k, _))| *k == kind).map(|(uid, _)| *uid).collect())
     }
 
-    fn artifact_directory(&self, run: Uid) -> Result<PathBuf> {
+    fn artifact_directory(&self, _: Uid, run: Uid) -> Result<PathBuf> {
         Ok(self.artifacts.join(run.to_string()).join("artifacts"))
     }
 }
