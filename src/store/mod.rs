@@ -6,8 +6,10 @@
 
 mod artifacts;
 mod experiments;
+mod gc;
 mod histories;
 mod identity;
+mod maintenance;
 mod metrics;
 mod options;
 pub mod report;
@@ -15,6 +17,7 @@ mod runs;
 mod search;
 mod series;
 mod state;
+mod stats;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -24,12 +27,13 @@ use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::format::event::Operation;
 use crate::id::{Stamp, StoreId, Uid, WriterId};
-use crate::log::{BulkColumn, LOG_DIR, LogReader, LogWriter, recover_dead_writers};
+use crate::log::{BulkColumn, LOG_DIR, LogReader, LogWriter, RecoverReport, recover_dead_writers};
 use crate::query::snapshot::Snapshot;
 use crate::vfs::Vfs;
 
 pub use artifacts::ArtifactInfo;
 pub use experiments::{ExperimentHandle, ExperimentOptions};
+pub use gc::GcOptions;
 pub use histories::{History, HistoryPage};
 pub use metrics::MetricSummary;
 pub use options::{Durability, Options, SharedMapping};
@@ -170,8 +174,25 @@ impl Store {
     /// Whatever the disk says; then nothing acknowledged is lost, and the next open goes on from there.
     pub fn close(self) -> Result<()> {
         match &self.inner.writer {
-            Some(writer) => writer.close(),
+            Some(writer) => {
+                writer.close()?;
+                // What it leaves undone the next one does; nothing that was logged depends on it.
+                let _ = self.inner.tidy_up();
+                Ok(())
+            }
             None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // After `close` this finds nothing left to do. A process that never wrote leaves everything as it is.
+        if let Some(writer) = self.writer.as_ref().filter(|w| !w.is_closed()) {
+            let wrote = writer.has_files();
+            if writer.close().is_ok() && wrote {
+                let _ = self.tidy_up();
+            }
         }
     }
 }
@@ -187,11 +208,22 @@ impl Inner {
         if self.recovered.get().is_none() {
             let _one = self.recovering.lock().unwrap_or_else(PoisonError::into_inner);
             if self.recovered.get().is_none() {
-                recover_dead_writers(&self.vfs, &self.root, writer, &self.reader)?;
+                self.bring_home(writer)?;
                 let _ = self.recovered.set(());
             }
         }
         Ok(writer)
+    }
+
+    fn bring_home(&self, writer: &LogWriter) -> Result<RecoverReport> {
+        recover_dead_writers(&self.vfs, &self.root, self.id, writer, &self.reader)
+    }
+
+    /// Brings home what was left in live files since the first call.
+    pub(crate) fn recover(&self) -> Result<RecoverReport> {
+        let writer = self.writer()?;
+        let _one = self.recovering.lock().unwrap_or_else(PoisonError::into_inner);
+        self.bring_home(writer)
     }
 
     /// The catalog, current, with what is wanted in memory.
