@@ -23,6 +23,8 @@ impl EntityKind {
     pub const DATASET: Self = Self(3);
     /// An imported `mlruns` tree.
     pub const TREE: Self = Self(4);
+    /// A writing process; its uid is the writer id.
+    pub const WRITER: Self = Self(5);
 }
 
 /// Which property of an entity a register holds. The number is on disk; never reuse one.
@@ -87,6 +89,10 @@ impl Field {
     pub const FILE: Self = Self(43);
     /// Bytes, keyed by metric key: what has been imported of a metric file (length, hash, spelling).
     pub const METRIC_FILE: Self = Self(44);
+
+    /// Integer: live records of the writer below this sequence are in frames that others wrote (recovery) or folded
+    /// (compaction); of several events the greatest number counts. (writer)
+    pub const LIVE_TO: Self = Self(60);
 
     /// Whether the first write stays (params), instead of the last.
     pub const fn first_wins(self) -> bool {

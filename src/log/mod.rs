@@ -23,7 +23,7 @@ pub(crate) use live_reader::{LiveRecord, LiveWindow, read_live_windows};
 pub(crate) use origin_stream::{OriginStream, joined};
 pub(crate) use reader::{BlobReader, LogReader, Problem, SeriesPart, View, event_offsets, read_event};
 pub(crate) use recover::{RecoverReport, recover_dead_writers, uncovered};
-pub(crate) use seal::{CompactOutcome, compact_segments};
+pub(crate) use seal::{CompactOutcome, compact_segments, holds_points_of, is_worth_sealing};
 pub(crate) use segment_reader::{Damage, Segment, SegmentState};
 pub(crate) use writer::{BulkColumn, LogWriter, SeriesNumber, WriterOptions, blob_address};
 

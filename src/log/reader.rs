@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::format::blob::{BLOB_ENTITY, BlobFrame, decode_blob};
 use crate::format::declare::Declaration;
 use crate::format::directory::{EntityEntry, Extent, FrameEntry};
-use crate::format::event::{EntityKind, Event};
+use crate::format::event::{EntityKind, Event, Field, Value};
 use crate::format::event_record::{Record, decode_event};
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameKind};
 use crate::id::{BlobId, SegmentId, Uid, WriterId};
@@ -180,7 +180,8 @@ impl View {
         let mut replaced: HashMap<SegmentId, u64> = HashMap::new();
         let mut replaced_numbers: HashSet<(WriterId, u64)> = HashSet::new();
         let states: Vec<_> = self.all.iter().map(|(name, s)| (*name, Arc::clone(s), s.state())).collect();
-        for (name, segment, state) in &states {
+        // Only a closed segment replaces others: a copy that is still arriving, or was cut, holds less than it names.
+        for (name, segment, state) in states.iter().filter(|(_, _, state)| state.footer.is_some()) {
             for one in state.replaced.iter().filter(|one| one.id != segment.header.id) {
                 let longest = replaced.entry(one.id).or_default();
                 *longest = (*longest).max(one.valid_len);
@@ -302,10 +303,29 @@ impl View {
         Ok(parts)
     }
 
-    /// The writer's live records below this are in segments.
-    pub(crate) fn live_to(&self, writer: WriterId) -> u64 {
+    /// The closed segments that hold all of a replaced one.
+    pub(crate) fn replacements(&self, replaced: &Segment) -> Vec<Arc<Segment>> {
+        let len = replaced.state().valid_len;
+        let holds = |state: &SegmentState| {
+            state.footer.is_some()
+                && state.replaced.iter().any(|one| one.id == replaced.header.id && one.valid_len >= len)
+        };
+        let others = self.all.values().filter(|s| s.header.id != replaced.header.id);
+        others.filter(|s| holds(&s.state())).cloned().collect()
+    }
+
+    /// The writer's live records below this are in segments: its own, or those of whoever recovered or folded them.
+    pub(crate) fn live_to(&self, writer: WriterId) -> Result<u64> {
         let own = self.all.values().filter(|s| s.header.writer == writer);
-        own.map(|s| s.state().live_to).max().unwrap_or(0)
+        let own = own.map(|s| s.state().live_to).max().unwrap_or(0);
+        let told = self.events(Uid::from_bytes(*writer.as_bytes()))?;
+        let told = told.iter().flat_map(|event| &event.operations).filter_map(|o| match o.value {
+            Value::Integer(to) if o.kind == EntityKind::WRITER && o.field == Field::LIVE_TO => {
+                u64::try_from(to).ok()
+            }
+            _ => None,
+        });
+        Ok(told.max().unwrap_or(0).max(own))
     }
 
     /// Numbers of a writer's segments that are in use: the next free one.

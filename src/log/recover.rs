@@ -4,21 +4,25 @@
 //! origin and ordinals, so a recovery that is repeated, or was not needed, doubles nothing. A live file is removed only
 //! when everything in it is in durable frames; what does not join is quarantined beside it and reported.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::declare::{Declaration, SeriesKey};
-use crate::id::Origin;
+use crate::format::event::{EntityKind, Event, Field, Operation, Value};
+use crate::id::{Origin, Stamp, StoreId, Uid, WriterId};
 use crate::limits::COLUMN_POINTS_MAX;
 use crate::log::live_reader::{LiveRecord, LiveWindow, read_live_window};
 use crate::log::reader::LogReader;
 use crate::log::writer::{BulkColumn, LogWriter};
 use crate::log::{LIVE_DIR, parse_live_name};
 use crate::model::Points;
-use crate::vfs::{FileSystem, OpenMode, Vfs};
+use crate::vfs::{FileSystem, OpenMode, Vfs, process};
+
+/// Records recovered in one write.
+const RECORDS_MAX: usize = 64 * 1024;
 
 /// What was found and brought home.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,8 +31,22 @@ pub(crate) struct RecoverReport {
     pub files: u64,
     /// Points that were in no segment.
     pub points: u64,
+    /// Files that came without all segments of their writer; they stay until these are there.
+    pub waiting: Vec<PathBuf>,
     /// Files kept aside because records in them do not join.
     pub quarantined: Vec<PathBuf>,
+}
+
+/// The event that says: live records of `writer` below `live_to` are in frames.
+pub(crate) fn covers_live(stamp: Stamp, writer: WriterId, live_to: u64) -> Event {
+    let operation = Operation {
+        kind: EntityKind::WRITER,
+        uid: Uid::from_bytes(*writer.as_bytes()),
+        field: Field::LIVE_TO,
+        key: String::new(),
+        value: Value::Integer(i64::try_from(live_to).unwrap_or(i64::MAX)),
+    };
+    Event { stamp, operations: vec![operation], attributes: Vec::new() }
 }
 
 /// The points of a window that frames do not cover, by series, with the ordinal of the first.
@@ -57,6 +75,7 @@ pub(crate) fn uncovered(
 pub(crate) fn recover_dead_writers(
     vfs: &Arc<dyn Vfs>,
     root: &Path,
+    store: StoreId,
     writer: &LogWriter,
     reader: &LogReader,
 ) -> Result<RecoverReport> {
@@ -72,7 +91,7 @@ pub(crate) fn recover_dead_writers(
     }
     for entry in entries {
         if parse_live_name(&entry.name).is_some_and(|w| w != writer.id()) {
-            recover_one(vfs, &live_dir.join(&entry.name), writer, reader, &mut report)?;
+            recover_one(vfs, &live_dir.join(&entry.name), store, writer, reader, &mut report)?;
         }
     }
     Ok(report)
@@ -81,6 +100,7 @@ pub(crate) fn recover_dead_writers(
 fn recover_one(
     vfs: &Arc<dyn Vfs>,
     path: &Path,
+    store: StoreId,
     writer: &LogWriter,
     reader: &LogReader,
     report: &mut RecoverReport,
@@ -105,36 +125,56 @@ fn recover_one(
     };
     // Segments after the live file: what was handed over meanwhile is in them.
     let view = reader.refresh()?;
-    let covered = view.live_to(window.header.writer).max(window.released);
+    let in_frames = view.live_to(window.header.writer)?;
+    if in_frames < window.released && window.header.store != store {
+        // Copied without all of its writer's segments: only with them it is known which ordinals its points have.
+        report.waiting.push(path.to_path_buf());
+        return Ok(());
+    }
+    let covered = in_frames.max(window.released);
     let (records, behind_hole) = window.joined(covered);
     let mut ends = HashMap::new();
-    for declaration in window.declarations.values() {
-        for part in view.series(declaration.series.run)? {
+    let runs: HashSet<Uid> = window.declarations.values().map(|d| d.series.run).collect();
+    for run in runs {
+        for part in view.series(run)? {
             let end = ends.entry((part.declaration.series.clone(), part.declaration.origin)).or_insert(0);
             *end = part.end().max(*end);
         }
     }
-    let series = match uncovered(&window, records, &ends) {
-        Ok(series) => series,
-        Err(_) => return quarantine(vfs, path, report),
-    };
-    for (declaration, first, points) in &series {
-        let own = writer.series_of(&declaration.series, declaration.origin)?;
-        let mut ordinal = *first;
-        let chunks =
-            points.steps.chunks(COLUMN_POINTS_MAX).zip(points.timestamps_ms.chunks(COLUMN_POINTS_MAX));
-        for ((steps, timestamps_ms), values) in chunks.zip(points.values.chunks(COLUMN_POINTS_MAX)) {
-            writer.append_columns(&[BulkColumn {
-                series: &own,
-                first_ordinal: Some(ordinal),
-                steps,
-                timestamps_ms,
-                values,
-                extras: &[],
-            }])?;
-            ordinal += values.len() as u64;
+    if records.iter().any(|r| !window.declarations.contains_key(&r.series)) {
+        return quarantine(vfs, path, report);
+    }
+    // In the order of logging, and each part together with the word that it is covered: killed at any point, or given
+    // the same file once more, whoever comes next goes on behind it.
+    for part in records.chunks(RECORDS_MAX) {
+        let Some(last) = part.last() else { break };
+        let series = uncovered(&window, part, &ends)?;
+        let mut columns = Vec::with_capacity(series.len());
+        let mut numbers = Vec::with_capacity(series.len());
+        for (declaration, ..) in &series {
+            numbers.push(writer.series_of(&declaration.series, declaration.origin)?);
         }
-        report.points += points.len() as u64;
+        for ((declaration, first, points), own) in series.iter().zip(&numbers) {
+            let mut ordinal = *first;
+            let chunks =
+                points.steps.chunks(COLUMN_POINTS_MAX).zip(points.timestamps_ms.chunks(COLUMN_POINTS_MAX));
+            for ((steps, timestamps_ms), values) in chunks.zip(points.values.chunks(COLUMN_POINTS_MAX)) {
+                let first_ordinal = Some(ordinal);
+                columns.push(BulkColumn {
+                    series: own,
+                    first_ordinal,
+                    steps,
+                    timestamps_ms,
+                    values,
+                    extras: &[],
+                });
+                ordinal += values.len() as u64;
+            }
+            ends.insert((declaration.series.clone(), declaration.origin), ordinal);
+            report.points += points.len() as u64;
+        }
+        let stamp = Stamp { millis: process::now_ms(), counter: 0, writer: writer.id() };
+        writer.append_event_with(&covers_live(stamp, window.header.writer, last.sequence + 1), &columns)?;
     }
     writer.sync()?;
     if behind_hole > 0 { quarantine(vfs, path, report) } else { remove(vfs, path) }

@@ -2,9 +2,10 @@
 //!
 //! Contract: what comes out holds every event, every point and every identity of what went in; the sources stay until
 //! the result is durable. Sealing replaces a writer's own segment under its own name by rename; compaction writes a new
-//! segment that names what it replaces. Memory is bounded by one batch.
+//! segment that names what it replaces. What names others as replaced is closed.
+//! Memory is bounded by one batch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,14 +15,16 @@ use crate::error::{Error, Result};
 use crate::format::batch::share_axes;
 use crate::format::blob::BLOB_ENTITY;
 use crate::format::declare::{Declaration, SeriesKey};
-use crate::format::event_record::event_entities;
+use crate::format::event_record::{encode_event, entities_of, event_entities};
 use crate::format::frame::FrameKind;
 use crate::format::segment::{Replaced, SegmentHeader, SegmentKind};
-use crate::id::{Origin, SegmentId, Uid};
+use crate::id::{Origin, SegmentId, Stamp, Uid, WriterId};
 use crate::limits::COLUMN_POINTS_MAX;
 use crate::log::column_reader::{ColumnReader, DecodedColumn};
 use crate::log::origin_stream::OriginStream;
 use crate::log::reader::{SeriesPart, View, event_offsets};
+use crate::log::recover::covers_live;
+use crate::log::segment_path;
 use crate::log::segment_reader::Segment;
 use crate::log::segment_writer::{BatchColumn, SegmentWriter};
 use crate::vfs::Vfs;
@@ -69,7 +72,7 @@ pub(crate) fn seal_segment(vfs: &Arc<dyn Vfs>, path: &Path, compression: Compres
         vfs.remove_file(&temporary).map_err(|e| Error::io("remove", &temporary, e))?;
     }
     let mut writer = SegmentWriter::create_at(Arc::clone(vfs), temporary.clone(), header, compression)?;
-    rewrite(&[segment], &mut writer)?;
+    rewrite(&[segment], &mut writer, &HashSet::new(), &mut |_, _| {})?;
     writer.finish()?;
     writer.sync()?;
     vfs.rename(&temporary, path).map_err(|e| Error::io("rename", &temporary, e))?;
@@ -78,48 +81,102 @@ pub(crate) fn seal_segment(vfs: &Arc<dyn Vfs>, path: &Path, compression: Compres
     Ok(true)
 }
 
-/// Writes everything that `sources` hold into a new, durable segment.
+/// Writes everything that `sources` hold into a new, durable segment, except points of `purged` runs. It gets its name
+/// when it is whole; a half one is removed, or left as `*.seg.tmp` by a process that is killed. `progress` gets bytes
+/// and points written so far.
 pub(crate) fn compact_segments(
     vfs: &Arc<dyn Vfs>,
     log_dir: &Path,
     sources: &[Arc<Segment>],
     header: SegmentHeader,
+    purged: &HashSet<Uid>,
     compression: Compression,
+    progress: &mut dyn FnMut(u64, u64),
 ) -> Result<CompactOutcome> {
-    let mut writer = SegmentWriter::create(Arc::clone(vfs), log_dir, header, compression)?;
-    rewrite(sources, &mut writer)?;
-    writer.finish()?;
-    writer.sync()?;
+    let path = segment_path(log_dir, header.writer, header.number);
+    let temporary = path.with_extension("seg.tmp");
+    let mut writer = SegmentWriter::create_at(Arc::clone(vfs), temporary.clone(), header, compression)?;
+    let written = rewrite(sources, &mut writer, purged, progress)
+        .and_then(|()| writer.finish())
+        .and_then(|()| writer.sync())
+        .and_then(|()| vfs.rename(&temporary, &path).map_err(|e| Error::io("rename", &temporary, e)));
+    if let Err(error) = written {
+        // Only a copy; should it stay, `gc` finds it.
+        let _ = vfs.remove_file(&temporary);
+        return Err(error);
+    }
+    vfs.sync_dir(log_dir).map_err(|e| Error::io("sync", log_dir, e))?;
     Ok(CompactOutcome { points: writer.points(), bytes: writer.len() })
 }
 
-fn rewrite(sources: &[Arc<Segment>], writer: &mut SegmentWriter) -> Result<()> {
-    let mut replaced = Vec::new();
+/// Whether a segment has points of one of these runs.
+pub(crate) fn holds_points_of(segment: &Segment, runs: &HashSet<Uid>) -> Result<bool> {
+    let state = segment.state();
+    for run in runs {
+        for directory in &state.directories {
+            if segment.entry(directory, *run)?.is_some_and(|e| !e.series.is_empty()) {
+                return Ok(true);
+            }
+        }
+        if state.tail.entities.get(run).is_some_and(|(_, e)| !e.series.is_empty()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn rewrite(
+    sources: &[Arc<Segment>],
+    writer: &mut SegmentWriter,
+    purged: &HashSet<Uid>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<()> {
+    let mut replaced: BTreeMap<SegmentId, Replaced> = BTreeMap::new();
+    let mut replace = |one: Replaced| {
+        let known = replaced.entry(one.id).or_insert(one);
+        if known.valid_len < one.valid_len {
+            *known = one;
+        }
+    };
     let mut view = View::default();
+    let mut live_to: BTreeMap<WriterId, u64> = BTreeMap::new();
     for segment in sources {
         let state = segment.state();
         // What a source replaced is replaced by the result, too: files that are gone stay accounted for.
-        replaced.extend(state.replaced.iter().copied());
-        replaced.push(Replaced {
+        state.replaced.iter().copied().for_each(&mut replace);
+        replace(Replaced {
             writer: segment.header.writer,
             number: segment.header.number,
             id: segment.header.id,
             valid_len: state.valid_len,
             last_crc: 0,
         });
-        if segment.header.writer == writer.header().writer {
-            writer.cover_live(state.live_to);
-        }
+        let to = live_to.entry(segment.header.writer).or_default();
+        *to = state.live_to.max(*to);
         view.segments.push((Arc::clone(segment), state));
     }
-    writer.append_replaced(&replaced)?;
+    writer.append_replaced(&replaced.into_values().collect::<Vec<_>>())?;
     copy_events(&view, writer)?;
-    let mut uids: Vec<Uid> =
-        view.entities().into_iter().filter(|(_, k)| *k != BLOB_ENTITY).map(|(u, _)| u).collect();
+    // The sources said in their headers whose live records they cover; of other writers an event has to.
+    for (source, to) in live_to.into_iter().filter(|(_, to)| *to > 0) {
+        if source == writer.header().writer {
+            writer.cover_live(to);
+        } else {
+            let header = writer.header();
+            let stamp = Stamp { millis: header.created_ms, counter: 0, writer: header.writer };
+            let event = covers_live(stamp, source, to);
+            let mut record = Vec::new();
+            encode_event(&event, &mut record)?;
+            writer.append_event(&record, &entities_of(&event.operations))?;
+        }
+    }
+    let owners = view.entities().into_iter().filter(|(_, kind)| *kind != BLOB_ENTITY);
+    let mut uids: Vec<Uid> = owners.map(|(uid, _)| uid).filter(|uid| !purged.contains(uid)).collect();
     uids.sort_unstable();
     let mut numbers = Numbers::default();
     for uid in uids {
         rewrite_run(&view, uid, writer, &mut numbers)?;
+        progress(writer.len(), writer.points());
     }
     Ok(())
 }

@@ -458,8 +458,9 @@ impl Segment {
             let points = column.points as u64;
             let run = declaration.series.run;
             let (_, entry) = tail.entities.entry(run).or_insert((EntityKind::RUN, EntityEntry::default()));
-            let known = entry.series.iter_mut().find(|s| s.declaration.number == column.series);
-            match known {
+            // As in directories: points behind a hole are an entry of their own.
+            let known = entry.series.iter_mut().rfind(|s| s.declaration.number == column.series);
+            match known.filter(|s| s.extent.first_ordinal + s.extent.points == column.first_ordinal) {
                 Some(series) => {
                     series.extent.points += points;
                     if series.postings.last().is_none_or(|p| p.frame != frame) {

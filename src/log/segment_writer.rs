@@ -26,7 +26,7 @@ use crate::format::segment::{
 use crate::id::{BlobId, Uid};
 use crate::limits::{DIRECTORY_INTERVAL_BYTES, SUMMARY_POINTS_MIN};
 use crate::log::segment_path;
-use crate::vfs::{OpenMode, Vfs, VfsFile};
+use crate::vfs::{HeldLock, OpenMode, Vfs, VfsFile};
 
 /// One column to append.
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ pub(crate) struct BatchColumn<'a> {
     pub extras: &'a [Extra],
 }
 
-/// A series as far as the next directory will cover it.
+/// Consecutive points of a series as far as the next directory will cover them.
 #[derive(Debug)]
 struct PendingSeries {
     declaration: Arc<Declaration>,
@@ -60,6 +60,9 @@ pub(crate) struct SegmentWriter {
     vfs: Arc<dyn Vfs>,
     path: PathBuf,
     file: Arc<dyn VfsFile>,
+    /// Says that the writer lives, also where it has no live file. Where locks cannot be had, others leave alone what
+    /// has no footer.
+    _lock: Option<Box<dyn HeldLock>>,
     header: SegmentHeader,
     offset: u64,
     hasher: blake3::Hasher,
@@ -67,7 +70,7 @@ pub(crate) struct SegmentWriter {
     declared: HashSet<u32>,
     covers_from: u64,
     frames: Vec<FrameEntry>,
-    series: HashMap<u32, PendingSeries>,
+    series: HashMap<u32, Vec<PendingSeries>>,
     events: BTreeMap<Uid, (EntityKind, Vec<u64>)>,
     footer: Footer,
     live_to: u64,
@@ -87,6 +90,7 @@ impl SegmentWriter {
         compression: Compression,
     ) -> Result<Self> {
         let file = vfs.open(&path, OpenMode::CreateNew).map_err(|e| Error::io("create", &path, e))?;
+        let lock = file.try_lock().ok().flatten();
         let bytes = header.encode();
         file.write_all_at(&bytes, 0).map_err(|e| Error::io("write", &path, e))?;
         let mut hasher = blake3::Hasher::new();
@@ -96,6 +100,7 @@ impl SegmentWriter {
             vfs,
             path,
             file,
+            _lock: lock,
             header,
             offset,
             hasher,
@@ -283,7 +288,9 @@ impl SegmentWriter {
             summary: encoded(&summary),
         });
         let posting = Posting { frame, extent };
-        match self.series.get_mut(&column.declaration.number) {
+        let runs = self.series.entry(column.declaration.number).or_default();
+        // Points behind a hole are an entry of their own, so that first ordinal and count always say the end.
+        match runs.last_mut().filter(|p| p.first_ordinal + p.points == column.first_ordinal) {
             Some(pending) => {
                 pending.summary = pending.summary.merge(&summary);
                 pending.points += points;
@@ -296,18 +303,13 @@ impl SegmentWriter {
                     pending.postings.push(posting);
                 }
             }
-            None => {
-                self.series.insert(
-                    column.declaration.number,
-                    PendingSeries {
-                        declaration: Arc::clone(column.declaration),
-                        first_ordinal: column.first_ordinal,
-                        points,
-                        summary,
-                        postings: vec![posting],
-                    },
-                );
-            }
+            None => runs.push(PendingSeries {
+                declaration: Arc::clone(column.declaration),
+                first_ordinal: column.first_ordinal,
+                points,
+                summary,
+                postings: vec![posting],
+            }),
         }
     }
 
@@ -386,7 +388,7 @@ impl SegmentWriter {
             let entry = EntityEntry { events: offsets.clone(), series: Vec::new() };
             directory.entities.insert(*uid, (*kind, entry));
         }
-        for pending in self.series.values() {
+        for pending in self.series.values().flatten() {
             let run = pending.declaration.series.run;
             let (_, entry) =
                 directory.entities.entry(run).or_insert((EntityKind::RUN, EntityEntry::default()));
@@ -402,8 +404,8 @@ impl SegmentWriter {
         }
         for (_, entry) in directory.entities.values_mut() {
             entry.series.sort_by(|a, b| {
-                let key = |s: &SeriesEntry| (s.declaration.series.clone(), s.declaration.origin);
-                key(a).cmp(&key(b))
+                let key = |s: &'_ SeriesEntry| (s.declaration.origin, s.extent.first_ordinal);
+                a.declaration.series.cmp(&b.declaration.series).then_with(|| key(a).cmp(&key(b)))
             });
         }
         let start = self.begin_frame();

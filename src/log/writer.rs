@@ -172,6 +172,15 @@ impl LogWriter {
         self.shared.id
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Whether it has made any file.
+    pub(crate) fn has_files(&self) -> bool {
+        self.shared.live.get().is_some() || lock(&self.shared.side).next_number > 0
+    }
+
     /// The number of a series logged by this writer.
     pub(crate) fn series(&self, series: &SeriesKey) -> Result<SeriesNumber> {
         self.series_of(series, Origin::from(self.shared.id))

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::format::declare::{OwnerKind, SeriesKey};
 use crate::id::{Origin, Uid};
 use crate::log::{
-    ColumnReader, DecodedColumn, LIVE_DIR, LiveRecord, LiveWindow, LogReader, OriginStream, SeriesPart, View,
+    ColumnReader, DecodedColumn, LIVE_DIR, LiveWindow, LogReader, OriginStream, SeriesPart, View,
     read_live_windows,
 };
 use crate::vfs::Vfs;
@@ -21,7 +21,8 @@ use crate::vfs::Vfs;
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
     pub view: Arc<View>,
-    live: Arc<Vec<LiveWindow>>,
+    /// Each with the sequence below which its records are in frames.
+    live: Arc<Vec<(LiveWindow, u64)>>,
 }
 
 /// Everything of one series and origin.
@@ -62,7 +63,12 @@ impl Snapshot {
     pub(crate) fn take(vfs: &dyn Vfs, root: &Path, reader: &LogReader) -> Result<Self> {
         let live = read_live_windows(vfs, &root.join(LIVE_DIR))?;
         let view = reader.refresh()?;
-        Ok(Self { view, live: Arc::new(live) })
+        let mut windows = Vec::with_capacity(live.len());
+        for window in live {
+            let covered = view.live_to(window.header.writer)?.max(window.released);
+            windows.push((window, covered));
+        }
+        Ok(Self { view, live: Arc::new(windows) })
     }
 
     /// A snapshot of segments alone.
@@ -70,25 +76,30 @@ impl Snapshot {
         Self { view, live: Arc::default() }
     }
 
-    /// Live records of a window that no frame covers.
-    fn uncovered<'a>(&self, window: &'a LiveWindow) -> &'a [LiveRecord] {
-        let covered = self.view.live_to(window.header.writer).max(window.released);
-        window.joined(covered).0
-    }
-
     /// Whether any live file has something of a run.
     pub(crate) fn has_live(&self, run: Uid) -> bool {
-        self.live.iter().any(|w| w.declarations.values().any(|d| d.series.run == run))
+        self.live.iter().any(|(w, _)| w.declarations.values().any(|d| d.series.run == run))
     }
 
     /// Live points that are in no segment yet, of all runs.
     pub(crate) fn live_points(&self) -> u64 {
-        self.live.iter().map(|w| self.uncovered(w).len() as u64).sum()
+        self.live.iter().map(|(w, covered)| w.joined(*covered).0.len() as u64).sum()
+    }
+
+    /// Series that have live points.
+    pub(crate) fn live_series(&self) -> BTreeSet<SeriesKey> {
+        let mut all = BTreeSet::new();
+        for (window, covered) in self.live.iter() {
+            let numbers: BTreeSet<u32> = window.joined(*covered).0.iter().map(|r| r.series).collect();
+            let declared = numbers.iter().filter_map(|number| window.declarations.get(number));
+            all.extend(declared.map(|d| d.series.clone()));
+        }
+        all
     }
 
     /// Runs that have live points.
     pub(crate) fn live_runs(&self) -> BTreeSet<Uid> {
-        self.live.iter().flat_map(|w| w.declarations.values().map(|d| d.series.run)).collect()
+        self.live.iter().flat_map(|(w, _)| w.declarations.values().map(|d| d.series.run)).collect()
     }
 
     /// All series of a run (or other owner).
@@ -116,7 +127,7 @@ impl Snapshot {
                 entry(&series, origin, &mut |o| o.parts.extend(part.take()));
             }
         }
-        for window in self.live.iter() {
+        for (window, covered) in self.live.iter() {
             let mut numbers: HashMap<u32, DecodedColumn> = window
                 .declarations
                 .iter()
@@ -126,7 +137,7 @@ impl Snapshot {
             if numbers.is_empty() {
                 continue;
             }
-            for record in self.uncovered(window) {
+            for record in window.joined(*covered).0 {
                 if let Some(column) = numbers.get_mut(&record.series) {
                     column.steps.push(record.point.step);
                     column.timestamps_ms.push(record.point.timestamp_ms);

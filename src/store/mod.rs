@@ -6,9 +6,11 @@
 
 mod artifacts;
 mod experiments;
+mod gc;
 mod histories;
 mod identity;
 mod indexing;
+mod maintenance;
 mod metrics;
 mod options;
 pub mod report;
@@ -16,6 +18,7 @@ mod runs;
 mod search;
 mod series;
 pub(crate) mod state;
+mod stats;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -25,12 +28,13 @@ use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::format::event::Operation;
 use crate::id::{Stamp, StoreId, Uid, WriterId};
-use crate::log::{BulkColumn, LOG_DIR, LogReader, LogWriter, recover_dead_writers};
+use crate::log::{BulkColumn, LOG_DIR, LogReader, LogWriter, RecoverReport, recover_dead_writers};
 use crate::query::snapshot::Snapshot;
 use crate::vfs::Vfs;
 
 pub use artifacts::ArtifactInfo;
 pub use experiments::{ExperimentHandle, ExperimentOptions};
+pub use gc::GcOptions;
 pub use histories::{History, HistoryPage};
 pub use metrics::MetricSummary;
 pub use options::{Durability, Options, SharedMapping};
@@ -186,9 +190,15 @@ impl Drop for Inner {
 }
 
 impl Inner {
+    /// Closes the writer. After a first time, or in a process that never wrote, there is nothing to do.
     fn close(&self) -> Result<()> {
         let Some(writer) = &self.writer else { return Ok(()) };
-        if writer.close()? { self.checkpoint() } else { Ok(()) }
+        if writer.close()? {
+            // What these leave undone the next one does; nothing that was logged depends on it.
+            let _ = self.tidy_up();
+            let _ = self.checkpoint();
+        }
+        Ok(())
     }
 
     pub(crate) fn lock_state(&self) -> MutexGuard<'_, State> {
@@ -201,11 +211,22 @@ impl Inner {
         if self.recovered.get().is_none() {
             let _one = self.recovering.lock().unwrap_or_else(PoisonError::into_inner);
             if self.recovered.get().is_none() {
-                recover_dead_writers(&self.vfs, &self.root, writer, &self.reader)?;
+                self.bring_home(writer)?;
                 let _ = self.recovered.set(());
             }
         }
         Ok(writer)
+    }
+
+    fn bring_home(&self, writer: &LogWriter) -> Result<RecoverReport> {
+        recover_dead_writers(&self.vfs, &self.root, self.id, writer, &self.reader)
+    }
+
+    /// Brings home what was left in live files since the first call.
+    pub(crate) fn recover(&self) -> Result<RecoverReport> {
+        let writer = self.writer()?;
+        let _one = self.recovering.lock().unwrap_or_else(PoisonError::into_inner);
+        self.bring_home(writer)
     }
 
     /// The catalog, current, with what is wanted in memory.

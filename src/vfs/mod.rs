@@ -82,6 +82,14 @@ pub trait Vfs: Send + Sync + fmt::Debug {
     fn create_dir_all(&self, directory: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
+    /// Removes an empty directory.
+    fn remove_dir(&self, _directory: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// Whether `path` itself is a symbolic link, wherever it leads.
+    fn is_symlink(&self, _path: &Path) -> bool {
+        false
+    }
     /// Renames a file, replacing the target atomically.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Gives a file a second name, which must not exist yet.

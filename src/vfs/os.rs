@@ -63,6 +63,14 @@ impl Vfs for OsVfs {
         fs::remove_file(path)
     }
 
+    fn remove_dir(&self, directory: &Path) -> io::Result<()> {
+        fs::remove_dir(directory)
+    }
+
+    fn is_symlink(&self, path: &Path) -> bool {
+        path.is_symlink()
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
     }

@@ -1,0 +1,357 @@
+//! Compaction: many segments become few, and the files they replace go away later.
+//!
+//! Contract: one compaction at a time (`compact.lock`; claims have a lock of their own and are never kept waiting by
+//! it), but nothing depends on that: identities decide, so two of them, here and elsewhere, neither double nor drop.
+//! Only segments that nobody can append to any more are folded: closed ones, and those of writers that are gone and
+//! have no live file. A replaced file is removed [`GRACE_MS`] after its replacement was written, when that is whole and
+//! durable, so a reader that has just listed the folder still finds what it listed.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::catalog::Conflict;
+use crate::codec::Compression;
+use crate::error::{Error, Result};
+use crate::format::event::EntityKind;
+use crate::format::segment::{FOOTER_FRAME_BYTES, SegmentHeader, SegmentKind};
+use crate::id::{SegmentId, Uid, WriterId};
+use crate::log::{
+    LIVE_DIR, LOG_DIR, LogWriter, Segment, View, compact_segments, holds_points_of, is_worth_sealing,
+    parse_live_name,
+};
+use crate::store::report::{CompactReport, Progress};
+use crate::store::state::Want;
+use crate::store::{Inner, Store};
+use crate::vfs::{FileSystem, HeldLock, OpenMode, process};
+
+/// The lock of whoever compacts or collects garbage.
+const COMPACT_LOCK_FILE: &str = "compact.lock";
+/// How long a replaced file stays.
+pub(super) const GRACE_MS: u64 = 10 * 60 * 1000;
+/// Input of one output segment.
+const GROUP_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// A sealed segment of this size is left alone.
+const LARGE_SEGMENT_BYTES: u64 = 128 * 1024 * 1024;
+/// Segments below this are small.
+const SMALL_SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
+/// A closing writer folds small segments when there are more of them than this.
+const SMALL_SEGMENTS_MAX: usize = 64;
+/// What a closing writer folds at most: a fraction of a second.
+const CLOSE_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Bytes read at once to check a digest.
+const DIGEST_CHUNK_BYTES: usize = 1024 * 1024;
+
+/// What one compaction is to do.
+struct Plan {
+    /// Each becomes one segment.
+    groups: Vec<Vec<Arc<Segment>>>,
+    bytes: u64,
+}
+
+impl Store {
+    /// Folds segments into few long ones: fewer bytes, fewer files, fewer reads. Points of purged runs are left out.
+    /// Reading and logging go on meanwhile; what somebody is still writing is left alone. The files that were folded
+    /// stay for ten minutes and are removed by the next [`Store::compact`] or [`Store::gc`], or by a writer that closes.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] names who else compacts, [`Error::DiskFull`]: then everything is as it was. Damaged segments are
+    /// no error: they are left as they are.
+    pub fn compact(&self, progress: &mut dyn FnMut(&Progress)) -> Result<CompactReport> {
+        let inner = &self.inner;
+        inner.writer()?;
+        let _lock = inner.compact_lock()?;
+        inner.recover()?;
+        let purged = inner.purged_runs()?;
+        let view = inner.reader.refresh()?;
+        let plan = plan(inner.foldable(&view)?, &purged)?;
+        let mut report = inner.fold(plan, &purged, progress)?;
+        let view = inner.reader.refresh()?;
+        report.files_waiting = inner.remove_replaced(&view, false, &mut |_, _| {})?;
+        Ok(report)
+    }
+
+    /// Names and ids that two experiments claim, params that were logged twice with different values, runs without an
+    /// experiment: what merging stores could not give to both. Nothing of it was dropped.
+    ///
+    /// # Errors
+    /// Whatever reading the log says.
+    pub fn conflicts(&self) -> Result<Vec<Conflict>> {
+        Ok(self.inner.current(Want::All)?.catalog.conflicts())
+    }
+}
+
+/// Which segments become one: in the order of time, so that what belongs together comes together.
+fn plan(mut foldable: Vec<Arc<Segment>>, purged: &HashSet<Uid>) -> Result<Plan> {
+    foldable.sort_by_key(|s| (s.header.created_ms, s.header.writer, s.header.number));
+    let mut groups: Vec<Vec<Arc<Segment>>> = Vec::new();
+    let mut group_bytes = u64::MAX;
+    let mut bytes = 0;
+    for segment in foldable {
+        let len = segment.state().valid_len;
+        let has_purged = holds_points_of(&segment, purged)?;
+        if segment.header.kind == SegmentKind::Sealed && len >= LARGE_SEGMENT_BYTES && !has_purged {
+            continue;
+        }
+        if group_bytes.saturating_add(len) > GROUP_BYTES_MAX {
+            groups.push(Vec::new());
+            group_bytes = 0;
+        }
+        group_bytes += len;
+        groups.last_mut().into_iter().for_each(|group| group.push(Arc::clone(&segment)));
+    }
+    let mut needed = Vec::with_capacity(groups.len());
+    for group in groups {
+        if let [only] = group.as_slice() {
+            let gains = !only.is_closed() || holds_points_of(only, purged)? || is_worth_sealing(only)?;
+            if !gains {
+                continue;
+            }
+        }
+        bytes += group.iter().map(|s| s.state().valid_len).sum::<u64>();
+        needed.push(group);
+    }
+    Ok(Plan { groups: needed, bytes })
+}
+
+impl Inner {
+    /// The lock of whoever compacts; none on a network file system, where there is no lock to trust and none is needed.
+    pub(super) fn compact_lock(&self) -> Result<Option<Box<dyn HeldLock>>> {
+        if self.vfs.file_system(&self.root) == FileSystem::Network {
+            return Ok(None);
+        }
+        let path = self.root.join(COMPACT_LOCK_FILE);
+        let holder =
+            format!("pid {} on {} since {} ms", process::pid(), process::host_name(), process::now_ms());
+        match self.vfs.try_lock(&path, &holder).map_err(|e| Error::io("lock", &path, e))? {
+            Some(lock) => Ok(Some(lock)),
+            None => Err(Error::Busy {
+                what: format!("the compaction of {}", self.root.display()),
+                holder: self.vfs.lock_holder(&path),
+            }),
+        }
+    }
+
+    /// Runs whose points nobody will ask for again.
+    fn purged_runs(&self) -> Result<HashSet<Uid>> {
+        let state = self.current(Want::All)?;
+        let purged = state.catalog.entries().filter(|e| e.kind() == EntityKind::RUN && e.is_purged());
+        Ok(purged.map(|e| e.uid()).collect())
+    }
+
+    /// Segments that nobody appends to any more.
+    fn foldable(&self, view: &View) -> Result<Vec<Arc<Segment>>> {
+        let own = self.writer.as_ref().map(LogWriter::id);
+        let live_dir = self.root.join(LIVE_DIR);
+        // With its live file a writer also says which of its records are in its segments; they stay until it is gone.
+        let live: HashSet<WriterId> = match self.vfs.list(&live_dir) {
+            Ok(entries) => entries.iter().filter_map(|e| parse_live_name(&e.name)).collect(),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => HashSet::new(),
+            Err(e) => return Err(Error::io("list", &live_dir, e)),
+        };
+        let mut found = Vec::new();
+        for (segment, state) in &view.segments {
+            let writer = segment.header.writer;
+            let is_own = own == Some(writer);
+            let in_use = live.contains(&writer) && !is_own;
+            if segment.header.kind == SegmentKind::Blobs || in_use || !state.damage.is_empty() {
+                continue;
+            }
+            if state.footer.is_none() && (is_own || !self.is_abandoned(&segment.path)?) {
+                continue;
+            }
+            found.push(Arc::clone(segment));
+        }
+        Ok(found)
+    }
+
+    /// Whether the process that wrote a file is gone: it holds a lock on it as long as it may append.
+    fn is_abandoned(&self, path: &Path) -> Result<bool> {
+        if self.vfs.file_system(path) == FileSystem::Network {
+            return Ok(false);
+        }
+        match self.vfs.open(path, OpenMode::ReadWrite).and_then(|file| file.try_lock()) {
+            Ok(lock) => Ok(lock.is_some()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(Error::io("lock", path, e)),
+        }
+    }
+
+    fn fold(
+        &self,
+        plan: Plan,
+        purged: &HashSet<Uid>,
+        progress: &mut dyn FnMut(&Progress),
+    ) -> Result<CompactReport> {
+        let log_dir = self.root.join(LOG_DIR);
+        // A writer of its own: its numbers have no gaps, whatever else this process writes meanwhile, or if it is killed.
+        let writer = WriterId::random()?;
+        let mut report = CompactReport::default();
+        let mut previous = (SegmentId::default(), 0);
+        let mut now = Progress { bytes_total: plan.bytes, ..Progress::default() };
+        for mut sources in plan.groups {
+            let before = now;
+            let outcome = loop {
+                let bytes: u64 = sources.iter().map(|s| s.state().valid_len).sum();
+                let header = SegmentHeader {
+                    kind: SegmentKind::Sealed,
+                    id: SegmentId::random()?,
+                    writer,
+                    number: report.segments_after,
+                    predecessor: previous.0,
+                    predecessor_len: previous.1,
+                    created_ms: sources.iter().map(|s| s.header.created_ms).max().unwrap_or(0),
+                    store: self.id,
+                };
+                let folded = compact_segments(
+                    &self.vfs,
+                    &log_dir,
+                    &sources,
+                    header,
+                    purged,
+                    Compression::Zstd,
+                    &mut |written, points| {
+                        now.bytes_done = before.bytes_done + written.min(bytes);
+                        now.points = before.points + points;
+                        progress(&now);
+                    },
+                );
+                match folded {
+                    Ok(outcome) => {
+                        previous = (header.id, outcome.bytes);
+                        report.bytes_before += bytes;
+                        report.segments_before += sources.len() as u64;
+                        break Some(outcome);
+                    }
+                    // What cannot be read stays where it is, for `verify` to tell of; the others are folded.
+                    Err(Error::Corrupt { path, .. } | Error::TornTail { path, .. })
+                        if sources.iter().any(|s| s.path == path) =>
+                    {
+                        sources.retain(|s| s.path != path);
+                        if sources.len() < 2 {
+                            break None;
+                        }
+                    }
+                    Err(error) => return Err(error),
+                }
+            };
+            if let Some(outcome) = outcome {
+                report.segments_after += 1;
+                report.bytes_after += outcome.bytes;
+                report.points += outcome.points;
+            }
+            now.bytes_done = report.bytes_before;
+            now.points = report.points;
+            progress(&now);
+        }
+        Ok(report)
+    }
+
+    /// Removes files that were replaced long enough ago; `removed` gets each with its length. Returns how many wait.
+    pub(super) fn remove_replaced(
+        &self,
+        view: &View,
+        dry_run: bool,
+        removed: &mut dyn FnMut(PathBuf, u64),
+    ) -> Result<u64> {
+        let now = process::now_ms();
+        let is_old = |path: &Path| {
+            self.vfs.metadata(path).is_ok_and(|m| m.modified_ms.saturating_add(GRACE_MS) <= now)
+        };
+        let mut checked: HashMap<SegmentId, bool> = HashMap::new();
+        let mut waiting = 0;
+        let mut any = false;
+        for segment in view.replaced_segments() {
+            let mut covered = false;
+            // A copy that has just arrived may still be in somebody's hands, so its own age counts, too.
+            for other in view.replacements(&segment).iter().filter(|o| is_old(&o.path)) {
+                covered = is_old(&segment.path)
+                    && match checked.get(&other.header.id) {
+                        Some(known) => *known,
+                        None => {
+                            let sound = dry_run || self.is_sound_and_durable(other)?;
+                            checked.insert(other.header.id, sound);
+                            sound
+                        }
+                    };
+                if covered {
+                    break;
+                }
+            }
+            if !covered || !self.is_unchanged(&segment)? {
+                waiting += 1;
+                continue;
+            }
+            let len = segment.file_len()?;
+            if !dry_run {
+                self.vfs.remove_file(&segment.path).map_err(|e| Error::io("remove", &segment.path, e))?;
+                any = true;
+            }
+            removed(segment.path.clone(), len);
+        }
+        if any {
+            let log_dir = self.root.join(LOG_DIR);
+            self.vfs.sync_dir(&log_dir).map_err(|e| Error::io("sync", &log_dir, e))?;
+        }
+        Ok(waiting)
+    }
+
+    /// Whether the file under the segment's name is still that segment, and nobody writes to it.
+    fn is_unchanged(&self, segment: &Segment) -> Result<bool> {
+        let same = self.vfs.metadata(&segment.path).is_ok_and(|m| m.identity == segment.identity);
+        Ok(same && (segment.is_closed() || self.is_abandoned(&segment.path)?))
+    }
+
+    /// Whether every byte of a closed segment is what was written. It is synced, because it may have come as a copy.
+    fn is_sound_and_durable(&self, segment: &Segment) -> Result<bool> {
+        let Some(footer) = segment.state().footer else { return Ok(false) };
+        let end = segment.state().valid_len.saturating_sub(FOOTER_FRAME_BYTES as u64);
+        let mut hasher = blake3::Hasher::new();
+        let mut at = 0;
+        while at < end {
+            let len = usize::try_from(end - at).unwrap_or(usize::MAX).min(DIGEST_CHUNK_BYTES);
+            match segment.read(at, len) {
+                Ok(bytes) => hasher.update(&bytes),
+                Err(_) => return Ok(false),
+            };
+            at += len as u64;
+        }
+        if *hasher.finalize().as_bytes() != footer.digest {
+            return Ok(false);
+        }
+        let path = &segment.path;
+        let file = self.vfs.open(path, OpenMode::Read).map_err(|e| Error::io("open", path, e))?;
+        file.sync_data().map_err(|e| Error::io("sync", path, e))?;
+        let log_dir = self.root.join(LOG_DIR);
+        self.vfs.sync_dir(&log_dir).map_err(|e| Error::io("sync", &log_dir, e))?;
+        Ok(true)
+    }
+
+    /// What a writer does after it closed: folds small segments if there are many, removes what was replaced long ago.
+    /// Somebody else at it, or an error: left to the next one.
+    pub(super) fn tidy_up(&self) -> Result<()> {
+        let view = self.reader.refresh()?;
+        let is_small = |s: &Segment| s.state().valid_len < SMALL_SEGMENT_BYTES;
+        let small = view.segments.iter().filter(|(s, _)| is_small(s)).count();
+        if small <= SMALL_SEGMENTS_MAX && view.replaced_segments().is_empty() {
+            return Ok(());
+        }
+        let _lock = match self.compact_lock() {
+            Err(Error::Busy { .. }) => return Ok(()),
+            other => other?,
+        };
+        let view = self.reader.refresh()?;
+        let mut folded: Vec<_> = self.foldable(&view)?.into_iter().filter(|s| is_small(s)).collect();
+        if folded.len() > SMALL_SEGMENTS_MAX {
+            folded.sort_by_key(|s| s.header.created_ms);
+            let mut bytes = 0;
+            folded.retain(|s| {
+                bytes += s.state().valid_len;
+                bytes <= CLOSE_BYTES_MAX
+            });
+            self.fold(plan(folded, &HashSet::new())?, &HashSet::new(), &mut |_| {})?;
+        }
+        self.remove_replaced(&view, false, &mut |_, _| {})?;
+        Ok(())
+    }
+}
