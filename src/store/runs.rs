@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use crate::catalog::changes::{self, NewRun, RunUpdate};
 use crate::catalog::rules;
 use crate::error::{Error, Result};
+use crate::format::event::Field;
 use crate::id::Uid;
 use crate::log::BulkColumn;
 use crate::model::{DatasetInput, Point, RunData, RunStatus};
@@ -329,8 +330,17 @@ impl Run {
     /// [`Error::InvalidArgument`] past MLflow's limits.
     pub fn log_inputs(&self, inputs: &[DatasetInput]) -> Result<()> {
         let uid = self.inner.uid;
-        let wants = [Want::Entity(uid)];
-        self.inner.store.inner.change(&wants, false, |catalog| changes::log_inputs(catalog, uid, inputs))?;
+        let store = &self.inner.store.inner;
+        let experiment = {
+            let state = store.current(Want::Entity(uid))?;
+            state.catalog.run(uid).and_then(|run| run.reference(Field::EXPERIMENT)).unwrap_or_default()
+        };
+        // A data set that was logged before keeps what it says, so it must be known, whoever logged it.
+        let dataset = |input: &DatasetInput| {
+            Want::Entity(changes::dataset_uid(experiment, &input.dataset.name, &input.dataset.digest))
+        };
+        let wants: Vec<Want> = std::iter::once(Want::Entity(uid)).chain(inputs.iter().map(dataset)).collect();
+        store.change(&wants, false, |catalog| changes::log_inputs(catalog, uid, inputs))?;
         Ok(())
     }
 
