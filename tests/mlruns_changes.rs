@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use mlruns_support::{Memory, difference, export_tree, import_tree, unpack};
 
 use mlrs_db::format::event::{EntityKind, Field, Value};
+use mlrs_db::format::input_tags::encode_input_tags;
 use mlrs_db::id::{Origin, Uid};
-use mlrs_db::mlruns::{ExportOptions, ImportOptions, encode_input_tags, export};
+use mlrs_db::mlruns::{ExportOptions, ImportOptions, export};
 
 const NOTHING: [String; 0] = [];
 
@@ -248,12 +249,17 @@ fn a_store_made_through_the_api_gets_the_layout_all_versions_read() {
         (Field::DIGEST, text("d1")),
         (Field::SOURCE_TYPE, text("local")),
         (Field::SOURCE, text("{}")),
-        (Field::EXPERIMENT, Value::Uid(experiment)),
     ] {
         memory.set(EntityKind::DATASET, dataset, field, "", value);
     }
     let tags = [("mlflow.data.context".to_owned(), "training".to_owned())].into();
-    memory.set(EntityKind::RUN, run, Field::INPUT, &dataset.to_string(), encode_input_tags(&tags));
+    memory.set(
+        EntityKind::RUN,
+        run,
+        Field::INPUT,
+        &dataset.to_string(),
+        Value::Bytes(encode_input_tags(&tags)),
+    );
     memory.set(EntityKind::RUN, run, Field::PARAM, "a", text("1"));
     memory.set(EntityKind::RUN, run, Field::PARAM, "a/b", text("2"));
     memory.set(EntityKind::RUN, run, Field::TAG, "../../../escape", text("x"));

@@ -11,7 +11,7 @@ use super::content::Content;
 use super::digest::{md5_of, short};
 use super::import::{Importer, Item, text_value};
 use super::import_experiment::ExperimentContext;
-use super::meta::{RunMeta, encode_input_tags, input_document, read_input};
+use super::meta::{RunMeta, input_document, read_input};
 use super::path::{is_text, key_of};
 use super::plan::{EntityPlan, META};
 use super::report::ArtifactMode;
@@ -19,6 +19,7 @@ use super::yaml_emit::emit;
 use super::yaml_read::read;
 use crate::error::Result;
 use crate::format::event::{EntityKind, Field, Value};
+use crate::format::input_tags::encode_input_tags;
 use crate::id::Uid;
 
 /// Key of the override that says: this input is written by a file of its own.
@@ -136,7 +137,7 @@ impl Importer<'_> {
                 bytes.as_ref().and_then(|bytes| read(bytes).ok()).and_then(|document| read_input(&document));
             let dataset = input.as_ref().and_then(|(source, _)| experiment.datasets.get(source));
             if let (Some((source, tags)), Some(dataset), Some(bytes)) = (&input, dataset, bytes) {
-                plan.set(Field::INPUT, dataset.to_string(), encode_input_tags(tags));
+                plan.set(Field::INPUT, dataset.to_string(), Value::Bytes(encode_input_tags(tags)));
                 let canonical = item.text() == Some(&md5_of(&[source, run_id]))
                     && emit(&input_document(source, tags)).is_ok_and(|again| again == bytes);
                 if canonical {

@@ -48,7 +48,6 @@ use crate::id::{BlobId, Origin, Stamp, Uid};
 pub use crate::codec::extra::Extra;
 pub use export::export;
 pub use import::import;
-pub use meta::{decode_input_tags, encode_input_tags};
 pub use report::{
     ArtifactMode, ExportOptions, ExportReport, ImportOptions, ImportReport, Problem, Progress, Unexportable,
 };
