@@ -60,6 +60,7 @@ fn a_tree_that_has_grown_adds_exactly_what_is_new() {
 
     append(&run.join("metrics/loss"), "1002 0.125 2\n1003 0.5 3");
     fs::write(run.join("metrics/new"), "1 1.5 0\n").unwrap();
+    append(&run.join("metrics/train/acc"), "1001 2 1");
     fs::write(run.join("params/seed"), "7").unwrap();
     fs::write(run.join("tags/extra"), "x").unwrap();
     fs::write(run.join("artifacts/model.bin"), b"\0\x01").unwrap();
@@ -69,7 +70,7 @@ fn a_tree_that_has_grown_adds_exactly_what_is_new() {
     let second = import_tree(&tree, &mut memory, &ImportOptions::default());
     assert_eq!(
         (second.points_added, second.points, second.runs, second.problems_total),
-        (3, 6, 2, 0),
+        (4, 7, 2, 0),
         "{:?}",
         second.problems
     );
@@ -83,9 +84,11 @@ fn a_tree_that_has_grown_adds_exactly_what_is_new() {
 
     // The line that had no end goes on; the run ends.
     append(&run.join("metrics/loss"), "\n1004 0.75 4\n");
+    // Integers: how they are spelled is a column, which is cut where the stored points end.
+    append(&run.join("metrics/train/acc"), "\n1002 3.5 2\n1003 4 3\n");
     fs::write(run.join("meta.yaml"), meta(&uid.to_string(), 3, "3000")).unwrap();
     let third = import_tree(&tree, &mut memory, &ImportOptions::default());
-    assert_eq!((third.points_added, third.problems_total), (1, 0), "{:?}", third.problems);
+    assert_eq!((third.points_added, third.problems_total), (3, 0), "{:?}", third.problems);
     assert_eq!(memory.entities[&uid].1[&(Field::STATUS, String::new())].1, Value::Integer(3));
     let target = directory.path().join("two");
     export_tree(&memory, &target);

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::content::Content;
 use super::digest::long;
 use super::import::Importer;
-use super::metric_file::{MetricParser, MetricSink, Parsed};
+use super::metric_file::{MetricParser, MetricSink, Parsed, without_first};
 use super::metric_record::MetricRecord;
 use super::{ImportTarget, PointBlock, Registers, Which};
 use crate::error::{Error, Result};
@@ -58,14 +58,7 @@ impl MetricSink for Store<'_> {
         if known == 0 {
             return self.target.put_points(self.run, self.key, self.origin, first, block);
         }
-        let extras: Vec<_> = block
-            .extras
-            .iter()
-            .map(|extra| super::Extra {
-                indices: extra.indices.get(known..).unwrap_or_default().to_vec(),
-                ..extra.clone()
-            })
-            .collect();
+        let extras: Vec<_> = block.extras.iter().map(|extra| without_first(extra, known)).collect();
         let rest = PointBlock {
             steps: block.steps.get(known..).unwrap_or_default(),
             timestamps: block.timestamps.get(known..).unwrap_or_default(),

@@ -91,6 +91,10 @@ impl Importer<'_> {
             self.find_metrics(&mut plan, path, &metrics, &mut files)?;
         }
         self.commit(plan, path)?;
+        let artifacts = path.join("artifacts");
+        if artifacts.is_dir() {
+            self.copy_artifacts(uid, &artifacts)?;
+        }
         self.metrics(uid, files)
     }
 
@@ -154,9 +158,8 @@ impl Importer<'_> {
         Ok(())
     }
 
-    /// The files under `artifacts/`, in the way that was asked for.
+    /// What the registers say of the files under `artifacts/`.
     fn artifacts(&mut self, plan: &mut EntityPlan, base: &Path, directory: &Item) -> Result<()> {
-        let target = self.target.artifact_directory(plan.uid)?;
         let mut pending = vec![directory.path.clone()];
         while let Some(path) = pending.pop() {
             let items = self.list(&path)?;
@@ -178,19 +181,40 @@ impl Importer<'_> {
                         let content = Content::Reference(item.path.as_os_str().as_bytes().to_vec());
                         plan.set(Field::FILE, key, content.to_value());
                     }
-                    ArtifactMode::Copy | ArtifactMode::Link if self.dry => {}
-                    mode @ (ArtifactMode::Copy | ArtifactMode::Link) => {
-                        let relative = item.path.strip_prefix(&directory.path).unwrap_or(&item.path);
-                        match store(&target, relative, &item.path, mode, self.options.replace)? {
-                            Stored::New(bytes) => self.tell(bytes),
-                            Stored::Same => {}
-                            Stored::Different => self.report.problem(
-                                &item.path,
-                                None,
-                                "differs from the artifact in the store, which was kept (--replace takes the tree's)",
-                            ),
-                        }
-                    }
+                    ArtifactMode::Copy | ArtifactMode::Link => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the files under `artifacts/` into the store. The run is there already: only the store knows where its
+    /// artifacts are.
+    fn copy_artifacts(&mut self, run: Uid, directory: &Path) -> Result<()> {
+        let mode = self.options.artifacts;
+        if self.dry || !matches!(mode, ArtifactMode::Copy | ArtifactMode::Link) {
+            return Ok(());
+        }
+        let target = self.target.artifact_directory(run)?;
+        let mut pending = vec![directory.to_path_buf()];
+        while let Some(path) = pending.pop() {
+            for item in self.list(&path)? {
+                if item.is_dir {
+                    pending.push(item.path);
+                    continue;
+                }
+                if !std::fs::metadata(&item.path).is_ok_and(|m| m.is_file()) {
+                    continue;
+                }
+                let relative = item.path.strip_prefix(directory).unwrap_or(&item.path);
+                match store(&target, relative, &item.path, mode, self.options.replace)? {
+                    Stored::New(bytes) => self.tell(bytes),
+                    Stored::Same => {}
+                    Stored::Different => self.report.problem(
+                        &item.path,
+                        None,
+                        "differs from the artifact in the store, which was kept (--replace takes the tree's)",
+                    ),
                 }
             }
         }
