@@ -98,6 +98,14 @@ fn a_tree_that_has_grown_adds_exactly_what_is_new() {
     let mut fresh = Memory::new(&directory.path().join("fresh"));
     import_tree(&tree, &mut fresh, &ImportOptions::default());
     assert!(fresh.state() == memory.state());
+
+    // A line that was cut short and goes on as another point is told, not guessed.
+    append(&run.join("metrics/new"), "2 0.5");
+    import_tree(&tree, &mut memory, &ImportOptions::default());
+    append(&run.join("metrics/new"), "0 0\n");
+    let report = import_tree(&tree, &mut memory, &ImportOptions::default());
+    assert_eq!(report.problems_total, 1, "{:?}", report.problems);
+    assert!(report.problems[0].path.ends_with("metrics/new"));
 }
 
 #[test]

@@ -228,7 +228,8 @@ impl MetricParser {
                 );
                 let is_regular = self.scratch == line;
                 let index = self.values.len();
-                if is_regular && point.spelling != Spelling::Canonical {
+                // Of an irregular line too: one that lacks its line feed may get it later.
+                if point.spelling != Spelling::Canonical {
                     self.spelling.set(index, point.spelling.to_stored());
                     self.parsed.respelled += 1;
                 }
