@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use mlruns_support::{Memory, difference, export_tree, import_tree, unpack};
 
 use mlrs_db::format::event::{EntityKind, Field, Value};
+use mlrs_db::format::input_tags::encode_input_tags;
 use mlrs_db::id::{Origin, Uid};
-use mlrs_db::mlruns::{ExportOptions, ImportOptions, encode_input_tags, export};
+use mlrs_db::mlruns::{ExportOptions, ImportOptions, export};
 
 const NOTHING: [String; 0] = [];
 
@@ -59,6 +60,7 @@ fn a_tree_that_has_grown_adds_exactly_what_is_new() {
 
     append(&run.join("metrics/loss"), "1002 0.125 2\n1003 0.5 3");
     fs::write(run.join("metrics/new"), "1 1.5 0\n").unwrap();
+    append(&run.join("metrics/train/acc"), "1001 2 1");
     fs::write(run.join("params/seed"), "7").unwrap();
     fs::write(run.join("tags/extra"), "x").unwrap();
     fs::write(run.join("artifacts/model.bin"), b"\0\x01").unwrap();
@@ -68,7 +70,7 @@ fn a_tree_that_has_grown_adds_exactly_what_is_new() {
     let second = import_tree(&tree, &mut memory, &ImportOptions::default());
     assert_eq!(
         (second.points_added, second.points, second.runs, second.problems_total),
-        (3, 6, 2, 0),
+        (4, 7, 2, 0),
         "{:?}",
         second.problems
     );
@@ -82,9 +84,11 @@ fn a_tree_that_has_grown_adds_exactly_what_is_new() {
 
     // The line that had no end goes on; the run ends.
     append(&run.join("metrics/loss"), "\n1004 0.75 4\n");
+    // Integers: how they are spelled is a column, which is cut where the stored points end.
+    append(&run.join("metrics/train/acc"), "\n1002 3.5 2\n1003 4 3\n");
     fs::write(run.join("meta.yaml"), meta(&uid.to_string(), 3, "3000")).unwrap();
     let third = import_tree(&tree, &mut memory, &ImportOptions::default());
-    assert_eq!((third.points_added, third.problems_total), (1, 0), "{:?}", third.problems);
+    assert_eq!((third.points_added, third.problems_total), (3, 0), "{:?}", third.problems);
     assert_eq!(memory.entities[&uid].1[&(Field::STATUS, String::new())].1, Value::Integer(3));
     let target = directory.path().join("two");
     export_tree(&memory, &target);
@@ -94,6 +98,14 @@ fn a_tree_that_has_grown_adds_exactly_what_is_new() {
     let mut fresh = Memory::new(&directory.path().join("fresh"));
     import_tree(&tree, &mut fresh, &ImportOptions::default());
     assert!(fresh.state() == memory.state());
+
+    // A line that was cut short and goes on as another point is told, not guessed.
+    append(&run.join("metrics/new"), "2 0.5");
+    import_tree(&tree, &mut memory, &ImportOptions::default());
+    append(&run.join("metrics/new"), "0 0\n");
+    let report = import_tree(&tree, &mut memory, &ImportOptions::default());
+    assert_eq!(report.problems_total, 1, "{:?}", report.problems);
+    assert!(report.problems[0].path.ends_with("metrics/new"));
 }
 
 #[test]
@@ -248,12 +260,17 @@ fn a_store_made_through_the_api_gets_the_layout_all_versions_read() {
         (Field::DIGEST, text("d1")),
         (Field::SOURCE_TYPE, text("local")),
         (Field::SOURCE, text("{}")),
-        (Field::EXPERIMENT, Value::Uid(experiment)),
     ] {
         memory.set(EntityKind::DATASET, dataset, field, "", value);
     }
     let tags = [("mlflow.data.context".to_owned(), "training".to_owned())].into();
-    memory.set(EntityKind::RUN, run, Field::INPUT, &dataset.to_string(), encode_input_tags(&tags));
+    memory.set(
+        EntityKind::RUN,
+        run,
+        Field::INPUT,
+        &dataset.to_string(),
+        Value::Bytes(encode_input_tags(&tags)),
+    );
     memory.set(EntityKind::RUN, run, Field::PARAM, "a", text("1"));
     memory.set(EntityKind::RUN, run, Field::PARAM, "a/b", text("2"));
     memory.set(EntityKind::RUN, run, Field::TAG, "../../../escape", text("x"));

@@ -30,7 +30,7 @@ impl Entities for Count {
     fn entities(&self, _: EntityKind) -> Result<Vec<Uid>> {
         Ok(Vec::new())
     }
-    fn artifact_directory(&self, _: Uid, _: Uid) -> Result<PathBuf> {
+    fn artifact_directory(&self, _: Uid) -> Result<PathBuf> {
         Ok(PathBuf::new())
     }
 }

@@ -134,7 +134,7 @@ impl DecodedColumn {
 
 /// Parts of extra columns put together: (column, first point, points) each. The dictionary holds what the points use and
 /// nothing else, as the codec wants it.
-pub(crate) fn joined(kind: u8, parts: &[(&Extra, usize, usize)]) -> Extra {
+fn joined(kind: u8, parts: &[(&Extra, usize, usize)]) -> Extra {
     let mut extra = Extra { kind, dictionary: Vec::new(), indices: Vec::new() };
     let mut places = HashMap::new();
     for (part, from, len) in parts {

@@ -71,7 +71,7 @@ impl Exporter<'_> {
         self.files(&registers, &place.directory.clone())?;
         self.report.experiments += 1;
         for run in runs {
-            self.run(run, &place)?;
+            self.run(run, &mut place)?;
             self.state.runs += 1;
             self.tell();
         }
@@ -80,15 +80,25 @@ impl Exporter<'_> {
 
     fn datasets(&mut self, experiment: Uid, place: &mut ExperimentPlace) -> Result<()> {
         for uid in self.source.owned(EntityKind::DATASET, Field::EXPERIMENT, experiment)? {
-            let registers = self.source.registers(uid)?;
-            if is_purged(&registers) {
-                continue;
-            }
-            let dataset = DatasetMeta::from_registers(&registers);
-            let directory = place.directory.join("datasets").join(dataset.directory());
-            self.describe(&registers, &directory, &dataset)?;
-            place.datasets.insert(uid, dataset.directory());
+            self.dataset(uid, place)?;
         }
+        Ok(())
+    }
+
+    /// Writes a data set of the experiment, unless it is there. (Those that were not imported are known only from the
+    /// runs that name them.)
+    pub(super) fn dataset(&mut self, uid: Uid, place: &mut ExperimentPlace) -> Result<()> {
+        if place.datasets.contains_key(&uid) || self.source.kind(uid)? != Some(EntityKind::DATASET) {
+            return Ok(());
+        }
+        let registers = self.source.registers(uid)?;
+        if is_purged(&registers) {
+            return Ok(());
+        }
+        let dataset = DatasetMeta::from_registers(&registers);
+        let directory = place.directory.join("datasets").join(dataset.directory());
+        self.describe(&registers, &directory, &dataset)?;
+        place.datasets.insert(uid, dataset.directory());
         Ok(())
     }
 

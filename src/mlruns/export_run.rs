@@ -12,7 +12,7 @@ use super::export::{is_purged, layout_of};
 use super::export_experiment::ExperimentPlace;
 use super::export_files::Exporter;
 use super::import_run::input_file;
-use super::meta::{RunMeta, decode_input_tags, input_document, text_of};
+use super::meta::{RunMeta, input_document, text_of};
 use super::metric_file::MetricWriter;
 use super::metric_record::MetricRecord;
 use super::path::safe_path;
@@ -21,6 +21,7 @@ use super::yaml_emit::emit;
 use super::{Registers, Which};
 use crate::error::{Error, Result};
 use crate::format::event::{Field, Value};
+use crate::format::input_tags::decode_input_tags;
 use crate::id::Uid;
 
 /// Bytes of a metric file written at a time.
@@ -29,7 +30,7 @@ const RUN_NAME: &str = "mlflow.runName";
 
 impl Exporter<'_> {
     /// Writes a run.
-    pub(super) fn run(&mut self, uid: Uid, place: &ExperimentPlace) -> Result<()> {
+    pub(super) fn run(&mut self, uid: Uid, place: &mut ExperimentPlace) -> Result<()> {
         self.forget_directories();
         let registers = self.source.registers(uid)?;
         if is_purged(&registers) {
@@ -66,12 +67,7 @@ impl Exporter<'_> {
         self.inputs(&registers, &directory, &id, place)?;
         self.files(&registers, &directory)?;
         if !self.options.skip_artifacts {
-            let experiment = registers.get(&(Field::EXPERIMENT, String::new()));
-            let experiment = match experiment {
-                Some((_, Value::Uid(experiment))) => *experiment,
-                _ => Uid::default(),
-            };
-            let from = self.source.artifact_directory(experiment, uid)?;
+            let from = self.source.artifact_directory(uid)?;
             self.artifacts(&from, &directory.join("artifacts"))?;
         }
         let mut keys = self.source.metric_keys(uid)?;
@@ -92,17 +88,21 @@ impl Exporter<'_> {
         registers: &Registers,
         directory: &Path,
         run_id: &str,
-        place: &ExperimentPlace,
+        place: &mut ExperimentPlace,
     ) -> Result<()> {
         for ((field, key), (_, value)) in registers {
             if *field != Field::INPUT {
                 continue;
             }
-            let Some(tags) = decode_input_tags(value)? else { continue };
+            let Value::Bytes(tags) = value else { continue };
+            let tags = decode_input_tags(tags).map_err(|_| {
+                Error::InvalidState("a stored input record is damaged; run `mlrs-db verify`".into())
+            })?;
             let dataset = key.parse::<Uid>()?;
             if registers.contains_key(&(Field::VERBATIM, input_file(&dataset))) {
                 continue;
             }
+            self.dataset(dataset, place)?;
             let Some(source) = place.datasets.get(&dataset) else {
                 self.report.refuse(
                     "input",

@@ -13,6 +13,7 @@ use super::path::{is_text, key_of};
 use super::plan::{EntityPlan, META};
 use super::shape::{Described, Shape};
 use super::yaml_emit::emit;
+use crate::catalog::changes::dataset_uid;
 use crate::error::Result;
 use crate::format::event::{EntityKind, Field, Value};
 use crate::id::Uid;
@@ -213,10 +214,7 @@ impl Importer<'_> {
             let dataset = document.as_ref().and_then(DatasetMeta::from_document);
             match (dataset, document, bytes) {
                 (Some(dataset), Some(document), Some(bytes)) if item.text() == Some(&dataset.directory()) => {
-                    let uid = Uid::derived(
-                        "mlruns dataset",
-                        &[context.uid.as_bytes(), dataset.name.as_bytes(), dataset.digest.as_bytes()],
-                    );
+                    let uid = dataset_uid(context.uid, &dataset.name, &dataset.digest);
                     let mut plan = EntityPlan::new(EntityKind::DATASET, uid, dataset.directory());
                     plan.set(Field::TREE, "", Value::Uid(self.tree));
                     plan.set(Field::EXPERIMENT, "", Value::Uid(context.uid));

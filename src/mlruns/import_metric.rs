@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use super::content::Content;
 use super::digest::long;
 use super::import::Importer;
-use super::metric_file::{MetricParser, MetricSink, Parsed};
+use super::metric_file::{MetricParser, MetricSink, Parsed, without_first};
+use super::metric_line::{Spelling, parse};
 use super::metric_record::MetricRecord;
-use super::{ImportTarget, PointBlock, Registers, Which};
+use super::{EXTRA_SPELLING, EXTRA_TAIL, ImportTarget, PointBlock, Registers, Which};
 use crate::error::{Error, Result};
 use crate::format::event::{EntityKind, Field, Operation, Value};
 use crate::id::{Origin, Uid};
@@ -58,14 +59,7 @@ impl MetricSink for Store<'_> {
         if known == 0 {
             return self.target.put_points(self.run, self.key, self.origin, first, block);
         }
-        let extras: Vec<_> = block
-            .extras
-            .iter()
-            .map(|extra| super::Extra {
-                indices: extra.indices.get(known..).unwrap_or_default().to_vec(),
-                ..extra.clone()
-            })
-            .collect();
+        let extras: Vec<_> = block.extras.iter().map(|extra| without_first(extra, known)).collect();
         let rest = PointBlock {
             steps: block.steps.get(known..).unwrap_or_default(),
             timestamps: block.timestamps.get(known..).unwrap_or_default(),
@@ -93,12 +87,14 @@ impl Store<'_> {
         let mut same = true;
         let outcome =
             self.target.read_points(self.run, self.key, Which::From(self.origin, first), &mut |stored| {
-                for ((step, timestamp), value) in
-                    stored.steps.iter().zip(stored.timestamps).zip(stored.values)
-                {
+                let points = stored.steps.iter().zip(stored.timestamps).zip(stored.values);
+                for (place, ((step, timestamp), value)) in points.enumerate() {
                     if at >= known {
                         break;
                     }
+                    same &= [EXTRA_SPELLING, EXTRA_TAIL]
+                        .into_iter()
+                        .all(|kind| extra_of(block, kind, at) == extra_of(stored, kind, place));
                     same &= block.steps.get(at) == Some(step)
                         && block.timestamps.get(at) == Some(timestamp)
                         && block.values.get(at).is_some_and(|v| v.to_bits() == value.to_bits());
@@ -185,6 +181,8 @@ impl Importer<'_> {
             } else if record.parsed.unterminated {
                 before.lines = before.lines.saturating_sub(1);
                 before.points = before.points.saturating_sub(u64::from(record.tail_is_point));
+                let respelled = parse(&tail).is_ok_and(|line| line.spelling != Spelling::Canonical);
+                before.respelled = before.respelled.saturating_sub(u64::from(respelled));
                 before.irregular.retain(|line| line.line < before.lines);
                 before.unterminated = false;
             }
@@ -284,6 +282,11 @@ impl Importer<'_> {
     }
 }
 
+/// What a per-point column says of a point; nothing where there is no such column.
+fn extra_of<'a>(block: &PointBlock<'a>, kind: u8, point: usize) -> &'a [u8] {
+    block.extras.iter().find(|extra| extra.kind == kind).map_or(&[], |extra| extra.get(point))
+}
+
 /// The bytes after the last line feed, as far as they can be a point.
 #[derive(Default)]
 struct Tail {
@@ -305,7 +308,7 @@ impl Tail {
     }
 
     fn is_point(&self) -> bool {
-        self.start.len() as u64 == self.bytes && super::metric_line::parse(&self.start).is_ok()
+        self.start.len() as u64 == self.bytes && parse(&self.start).is_ok()
     }
 }
 

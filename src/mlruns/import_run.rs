@@ -11,7 +11,7 @@ use super::content::Content;
 use super::digest::{md5_of, short};
 use super::import::{Importer, Item, text_value};
 use super::import_experiment::ExperimentContext;
-use super::meta::{RunMeta, encode_input_tags, input_document, read_input};
+use super::meta::{RunMeta, input_document, read_input};
 use super::path::{is_text, key_of};
 use super::plan::{EntityPlan, META};
 use super::report::ArtifactMode;
@@ -19,6 +19,7 @@ use super::yaml_emit::emit;
 use super::yaml_read::read;
 use crate::error::Result;
 use crate::format::event::{EntityKind, Field, Value};
+use crate::format::input_tags::encode_input_tags;
 use crate::id::Uid;
 
 /// Key of the override that says: this input is written by a file of its own.
@@ -80,7 +81,7 @@ impl Importer<'_> {
                 Some("tags") if item.is_dir => self.values(&mut plan, path, &item, Field::TAG)?,
                 Some("params") if item.is_dir => self.values(&mut plan, path, &item, Field::PARAM)?,
                 Some("inputs") if item.is_dir => self.inputs(&mut plan, path, &item, &meta.id, experiment)?,
-                Some("artifacts") if item.is_dir => self.artifacts(&mut plan, experiment.uid, path, &item)?,
+                Some("artifacts") if item.is_dir => self.artifacts(&mut plan, path, &item)?,
                 Some("metrics") if item.is_dir => metrics = Some(item),
                 _ => self.stray(&mut plan, path, &item, true, 0)?,
             }
@@ -90,6 +91,10 @@ impl Importer<'_> {
             self.find_metrics(&mut plan, path, &metrics, &mut files)?;
         }
         self.commit(plan, path)?;
+        let artifacts = path.join("artifacts");
+        if artifacts.is_dir() {
+            self.copy_artifacts(uid, &artifacts)?;
+        }
         self.metrics(uid, files)
     }
 
@@ -136,7 +141,7 @@ impl Importer<'_> {
                 bytes.as_ref().and_then(|bytes| read(bytes).ok()).and_then(|document| read_input(&document));
             let dataset = input.as_ref().and_then(|(source, _)| experiment.datasets.get(source));
             if let (Some((source, tags)), Some(dataset), Some(bytes)) = (&input, dataset, bytes) {
-                plan.set(Field::INPUT, dataset.to_string(), encode_input_tags(tags));
+                plan.set(Field::INPUT, dataset.to_string(), Value::Bytes(encode_input_tags(tags)));
                 let canonical = item.text() == Some(&md5_of(&[source, run_id]))
                     && emit(&input_document(source, tags)).is_ok_and(|again| again == bytes);
                 if canonical {
@@ -153,15 +158,8 @@ impl Importer<'_> {
         Ok(())
     }
 
-    /// The files under `artifacts/`, in the way that was asked for.
-    fn artifacts(
-        &mut self,
-        plan: &mut EntityPlan,
-        experiment: Uid,
-        base: &Path,
-        directory: &Item,
-    ) -> Result<()> {
-        let target = self.target.artifact_directory(experiment, plan.uid)?;
+    /// What the registers say of the files under `artifacts/`.
+    fn artifacts(&mut self, plan: &mut EntityPlan, base: &Path, directory: &Item) -> Result<()> {
         let mut pending = vec![directory.path.clone()];
         while let Some(path) = pending.pop() {
             let items = self.list(&path)?;
@@ -183,19 +181,40 @@ impl Importer<'_> {
                         let content = Content::Reference(item.path.as_os_str().as_bytes().to_vec());
                         plan.set(Field::FILE, key, content.to_value());
                     }
-                    ArtifactMode::Copy | ArtifactMode::Link if self.dry => {}
-                    mode @ (ArtifactMode::Copy | ArtifactMode::Link) => {
-                        let relative = item.path.strip_prefix(&directory.path).unwrap_or(&item.path);
-                        match store(&target, relative, &item.path, mode, self.options.replace)? {
-                            Stored::New(bytes) => self.tell(bytes),
-                            Stored::Same => {}
-                            Stored::Different => self.report.problem(
-                                &item.path,
-                                None,
-                                "differs from the artifact in the store, which was kept (--replace takes the tree's)",
-                            ),
-                        }
-                    }
+                    ArtifactMode::Copy | ArtifactMode::Link => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the files under `artifacts/` into the store. The run is there already: only the store knows where its
+    /// artifacts are.
+    fn copy_artifacts(&mut self, run: Uid, directory: &Path) -> Result<()> {
+        let mode = self.options.artifacts;
+        if self.dry || !matches!(mode, ArtifactMode::Copy | ArtifactMode::Link) {
+            return Ok(());
+        }
+        let target = self.target.artifact_directory(run)?;
+        let mut pending = vec![directory.to_path_buf()];
+        while let Some(path) = pending.pop() {
+            for item in self.list(&path)? {
+                if item.is_dir {
+                    pending.push(item.path);
+                    continue;
+                }
+                if !std::fs::metadata(&item.path).is_ok_and(|m| m.is_file()) {
+                    continue;
+                }
+                let relative = item.path.strip_prefix(directory).unwrap_or(&item.path);
+                match store(&target, relative, &item.path, mode, self.options.replace)? {
+                    Stored::New(bytes) => self.tell(bytes),
+                    Stored::Same => {}
+                    Stored::Different => self.report.problem(
+                        &item.path,
+                        None,
+                        "differs from the artifact in the store, which was kept (--replace takes the tree's)",
+                    ),
                 }
             }
         }

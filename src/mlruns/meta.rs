@@ -9,9 +9,7 @@ use std::collections::BTreeMap;
 use super::Registers;
 use super::resolver::Kind;
 use super::shape::Described;
-use super::wire::{Reader, put_bytes, put_number};
 use super::yaml_node::Node;
-use crate::error::Result;
 use crate::format::event::{Field, Value};
 use crate::model::{Lifecycle, RunStatus};
 
@@ -440,33 +438,4 @@ pub(super) fn read_input(document: &Node) -> Option<(String, BTreeMap<String, St
         _ => BTreeMap::new(),
     };
     Some((text_at(document, "source_id")?, tags))
-}
-
-/// The value of a [`Field::INPUT`] register: the tags of one use of a data set.
-pub fn encode_input_tags(tags: &BTreeMap<String, String>) -> Value {
-    let mut out = vec![1];
-    put_number(&mut out, tags.len() as u64);
-    for (key, value) in tags {
-        put_bytes(&mut out, key.as_bytes());
-        put_bytes(&mut out, value.as_bytes());
-    }
-    Value::Bytes(out)
-}
-
-/// From such a value; `None` where there is no input (any more).
-///
-/// # Errors
-/// When the record is damaged.
-pub fn decode_input_tags(value: &Value) -> Result<Option<BTreeMap<String, String>>> {
-    let Value::Bytes(bytes) = value else { return Ok(None) };
-    let mut reader = Reader::new(bytes, "input");
-    if reader.byte()? != 1 {
-        return Err(reader.damaged());
-    }
-    let mut tags = BTreeMap::new();
-    for _ in 0..reader.count()? {
-        tags.insert(reader.text()?.to_owned(), reader.text()?.to_owned());
-    }
-    reader.end()?;
-    Ok(Some(tags))
 }

@@ -62,18 +62,27 @@ struct ExtraColumn {
 }
 
 impl ExtraColumn {
-    /// Sets the value of point `index`; points before it have the default, which is empty.
-    fn set(&mut self, index: usize, value: Vec<u8>) {
-        if self.dictionary.is_empty() {
-            self.dictionary.push(Vec::new());
-            self.lookup.insert(Vec::new(), 0);
-        }
-        self.indices.resize(index, 0);
+    /// The place of a value in the dictionary.
+    fn entry(&mut self, value: Vec<u8>) -> u32 {
         let next = self.dictionary.len() as u32;
-        let entry = *self.lookup.entry(value).or_insert_with_key(|value| {
+        *self.lookup.entry(value).or_insert_with_key(|value| {
             self.dictionary.push(value.clone());
             next
-        });
+        })
+    }
+
+    /// Gives points up to `points` the default, which is empty.
+    fn fill(&mut self, points: usize) {
+        if self.indices.len() < points {
+            let default = self.entry(Vec::new());
+            self.indices.resize(points, default);
+        }
+    }
+
+    /// Sets the value of point `index`; points before it that were not set have the default.
+    fn set(&mut self, index: usize, value: Vec<u8>) {
+        self.fill(index);
+        let entry = self.entry(value);
         self.indices.push(entry);
     }
 
@@ -81,7 +90,7 @@ impl ExtraColumn {
         if self.dictionary.is_empty() {
             return None;
         }
-        self.indices.resize(points, 0);
+        self.fill(points);
         self.lookup.clear();
         Some(Extra {
             kind,
@@ -89,6 +98,17 @@ impl ExtraColumn {
             indices: std::mem::take(&mut self.indices),
         })
     }
+}
+
+/// A column without its first points, and without the values that only they had.
+pub(super) fn without_first(extra: &Extra, points: usize) -> Extra {
+    let mut column = ExtraColumn::default();
+    for index in points..extra.indices.len() {
+        column.set(index - points, extra.get(index).to_vec());
+    }
+    let rest = extra.indices.len().saturating_sub(points);
+    let empty = || Extra { kind: extra.kind, dictionary: Vec::new(), indices: Vec::new() };
+    column.take(extra.kind, rest).unwrap_or_else(empty)
 }
 
 /// Turns bytes into blocks.
@@ -208,7 +228,8 @@ impl MetricParser {
                 );
                 let is_regular = self.scratch == line;
                 let index = self.values.len();
-                if is_regular && point.spelling != Spelling::Canonical {
+                // Of an irregular line too: one that lacks its line feed may get it later.
+                if point.spelling != Spelling::Canonical {
                     self.spelling.set(index, point.spelling.to_stored());
                     self.parsed.respelled += 1;
                 }

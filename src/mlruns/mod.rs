@@ -48,7 +48,6 @@ use crate::id::{BlobId, Origin, Stamp, Uid};
 pub use crate::codec::extra::Extra;
 pub use export::export;
 pub use import::import;
-pub use meta::{decode_input_tags, encode_input_tags};
 pub use report::{
     ArtifactMode, ExportOptions, ExportReport, ImportOptions, ImportReport, Problem, Progress, Unexportable,
 };
@@ -106,7 +105,7 @@ pub trait Entities {
     }
 
     /// Where the artifacts of a run are or would be; the directory need not exist.
-    fn artifact_directory(&self, experiment: Uid, run: Uid) -> Result<PathBuf>;
+    fn artifact_directory(&self, run: Uid) -> Result<PathBuf>;
 }
 
 /// Which points of a series are meant.

@@ -89,7 +89,8 @@ mod tests {
     proptest! {
         #[test]
         fn every_path_has_one_key(names in prop::collection::vec(prop::collection::vec(1u8..=255, 1..20), 1..4)) {
-            let names: Vec<Vec<u8>> = names.into_iter().map(|n| n.into_iter().filter(|&b| b != b'/').collect()).collect();
+            let without_slash = |name: Vec<u8>| name.into_iter().filter(|&b| b != b'/').collect();
+            let names: Vec<Vec<u8>> = names.into_iter().map(without_slash).collect();
             prop_assume!(names.iter().all(|n: &Vec<u8>| !n.is_empty() && n != b"." && n != b".."));
             let path = PathBuf::from(OsStr::from_bytes(&names.join(&b'/')));
             prop_assert_eq!(safe_path(&key_of(&path)), Some(path));

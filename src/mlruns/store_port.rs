@@ -19,7 +19,7 @@ use crate::format::declare::{OwnerKind, SeriesKey};
 use crate::format::event::{EntityKind, Field, Operation};
 use crate::id::{BlobId, Origin, Stamp, Uid};
 use crate::limits::{BLOB_CHUNK_BYTES_MAX, COLUMN_POINTS_MAX};
-use crate::log::{BulkColumn, ColumnReader, joined};
+use crate::log::{BulkColumn, ColumnReader};
 use crate::mlruns::BlobRef;
 use crate::query::history::{HistoryStream, PointFilter};
 use crate::query::snapshot::{OriginParts, Snapshot};
@@ -149,7 +149,10 @@ impl Entities for Port<'_> {
         Ok(owned.map(|e| e.uid()).collect())
     }
 
-    fn artifact_directory(&self, experiment: Uid, run: Uid) -> Result<PathBuf> {
+    fn artifact_directory(&self, run: Uid) -> Result<PathBuf> {
+        let state = self.store.inner.lock_state();
+        let entity = state.catalog.run(run).ok_or_else(|| Error::not_found("run", run.to_string()))?;
+        let experiment = entity.reference(Field::EXPERIMENT).unwrap_or_default();
         Ok(self.store.inner.artifact_dir(experiment, run))
     }
 }
@@ -310,7 +313,7 @@ impl ImportTarget for Port<'_> {
             steps: block.steps.to_vec(),
             timestamps_ms: block.timestamps.to_vec(),
             values: block.values.to_vec(),
-            extras: block.extras.iter().map(|extra| joined(extra.kind, &[(extra, 0, points)])).collect(),
+            extras: block.extras.to_vec(),
         });
         self.gathered_points += points;
         if self.gathered_points >= GATHERED_POINTS_MAX || self.gathered.len() >= GATHERED_COLUMNS_MAX {

@@ -166,7 +166,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_back(key in "\\PC{1,200}", text in prop_oneof!["\\PC*", "[ -~\n\t]{0,300}", ".*", "([a-z]{1,9} ){0,40}"]) {
+        fn any_text_is_read_back(
+            key in "\\PC{1,200}",
+            text in prop_oneof!["\\PC*", "[ -~\n\t]{0,300}", ".*", "([a-z]{1,9} ){0,40}"],
+        ) {
             let node = Node::Mapping(vec![(Node::text(key), Node::Sequence(vec![Node::text(text)]))]);
             let bytes = emit(&node).unwrap();
             prop_assert_eq!(read(&bytes).unwrap(), node);

@@ -123,7 +123,7 @@ impl Entities for Memory {
         Ok(self.entities.iter().filter(|(_, (k, _))| *k == kind).map(|(uid, _)| *uid).collect())
     }
 
-    fn artifact_directory(&self, _: Uid, run: Uid) -> Result<PathBuf> {
+    fn artifact_directory(&self, run: Uid) -> Result<PathBuf> {
         Ok(self.artifacts.join(run.to_string()).join("artifacts"))
     }
 }
@@ -205,6 +205,10 @@ impl ImportTarget for Memory {
         assert_eq!(first, self.points_stored(run, key, origin)?, "ordinals join");
         assert!(block.values.len() <= 4096 && !block.values.is_empty());
         assert!(block.steps.len() == block.values.len() && block.timestamps.len() == block.values.len());
+        for extra in block.extras {
+            assert_eq!(extra.indices.len(), block.values.len());
+            assert!((1..=block.values.len()).contains(&extra.dictionary.len()), "every entry is used");
+        }
         self.write()?;
         let origins = self.points.entry((run, key.to_owned())).or_default();
         if !origins.iter().any(|(o, _)| *o == origin) {
