@@ -16,7 +16,8 @@ use crate::format::directory::{EntityEntry, Extent, FrameEntry};
 use crate::format::event::{EntityKind, Event};
 use crate::format::event_record::{Record, decode_event};
 use crate::format::frame::FrameKind;
-use crate::id::{BlobId, SegmentId, Uid, WriterId};
+use crate::id::{BlobId, Origin, SegmentId, Uid, WriterId};
+use crate::log::live_reader::LiveWindow;
 use crate::log::segment_reader::{Segment, SegmentState};
 use crate::log::{LOG_DIR, parse_segment_name};
 use crate::vfs::Vfs;
@@ -63,6 +64,14 @@ pub(crate) struct SeriesPart {
 }
 
 impl SeriesPart {
+    /// Whether a writer's own hand-over made it, not the recovery of that writer's live file: only such parts say which
+    /// ordinal the next live point has. A recovery may have been interrupted and its points be live still.
+    pub(crate) fn is_handed_over(&self, origin: Origin) -> bool {
+        let by_writer = |writer: WriterId| Origin::from(writer) == origin;
+        by_writer(self.segment.header.writer)
+            || self.segment.state().replaced.iter().any(|one| by_writer(one.writer))
+    }
+
     /// The ordinal after the last.
     pub(crate) fn end(&self) -> u64 {
         self.extent.first_ordinal + self.extent.points
@@ -120,6 +129,8 @@ impl LogReader {
                 }
                 // A header that is not written yet: a segment of a writer that has just begun, or a partial copy.
                 Err(Error::TornTail { offset: 0, .. }) => {}
+                // The system could not read it now; what it holds must not silently be missing from an answer.
+                Err(error @ Error::Io { .. }) => return Err(error),
                 Err(error) => view.problems.push(Problem { path, text: error.to_string() }),
             }
         }
@@ -294,6 +305,20 @@ impl View {
     pub(crate) fn live_to(&self, writer: WriterId) -> u64 {
         let own = self.all.values().filter(|s| s.header.writer == writer);
         own.map(|s| s.state().live_to).max().unwrap_or(0)
+    }
+
+    /// From which live record on a window counts: those before it are in segments. `None` if the window says that more
+    /// is in segments than they hold: frames were lost in a power cut, and what follows them joins nothing.
+    pub(crate) fn covered(&self, window: &LiveWindow) -> Option<u64> {
+        let writer = window.header.writer;
+        let covered = self.live_to(writer);
+        if window.released <= covered {
+            return Some(covered);
+        }
+        // Where others compacted a writer's segments, only the writer itself still knows how far they went.
+        let compacted = self.all.values().filter(|s| s.header.writer != writer);
+        let compacted = compacted.map(|s| s.state()).any(|s| s.replaced.iter().any(|r| r.writer == writer));
+        compacted.then_some(window.released)
     }
 
     /// Numbers of a writer's segments that are in use: the next free one.

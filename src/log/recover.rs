@@ -31,26 +31,31 @@ pub(crate) struct RecoverReport {
     pub quarantined: Vec<PathBuf>,
 }
 
-/// The points of a window that frames do not cover, by series, with the ordinal of the first.
-pub(crate) fn uncovered(
+/// Points of one series of a window, with the ordinal of the first.
+type Recovered = (Arc<Declaration>, u64, Points);
+
+/// The points of a window that frames do not cover, by series, and how many belong to no series that it declares.
+fn uncovered(
     window: &LiveWindow,
     records: &[LiveRecord],
     ends: &HashMap<(SeriesKey, Origin), u64>,
-) -> Result<Vec<(Arc<Declaration>, u64, Points)>> {
+) -> (Vec<Recovered>, usize) {
     let mut by_number: BTreeMap<u32, Points> = BTreeMap::new();
     for record in records {
         by_number.entry(record.series).or_default().push(record.point);
     }
     let mut series = Vec::with_capacity(by_number.len());
+    let mut undeclared = 0;
     for (number, points) in by_number {
-        let declaration = window.declarations.get(&number).ok_or_else(|| {
-            Error::corrupt(&window.path, 0, format!("a declaration of series {number}"), "none")
-        })?;
+        let Some(declaration) = window.declarations.get(&number) else {
+            undeclared += points.len();
+            continue;
+        };
         let key = (declaration.series.clone(), declaration.origin);
         let first = ends.get(&key).copied().unwrap_or(0);
         series.push((Arc::clone(declaration), first, points));
     }
-    Ok(series)
+    (series, undeclared)
 }
 
 /// Recovers every live file whose writer is gone.
@@ -105,19 +110,21 @@ fn recover_one(
     };
     // Segments after the live file: what was handed over meanwhile is in them.
     let view = reader.refresh()?;
-    let covered = view.live_to(window.header.writer).max(window.released);
+    // Frames that a power cut took leave a hole before all that is live.
+    let Some(covered) = view.covered(&window) else { return quarantine(vfs, path, report) };
     let (records, behind_hole) = window.joined(covered);
     let mut ends = HashMap::new();
     for declaration in window.declarations.values() {
         for part in view.series(declaration.series.run)? {
-            let end = ends.entry((part.declaration.series.clone(), part.declaration.origin)).or_insert(0);
-            *end = part.end().max(*end);
+            // Not what an interrupted recovery brought home: those points get the same ordinals again.
+            if part.is_handed_over(part.declaration.origin) {
+                let key = (part.declaration.series.clone(), part.declaration.origin);
+                let end = ends.entry(key).or_insert(0);
+                *end = part.end().max(*end);
+            }
         }
     }
-    let series = match uncovered(&window, records, &ends) {
-        Ok(series) => series,
-        Err(_) => return quarantine(vfs, path, report),
-    };
+    let (series, undeclared) = uncovered(&window, records, &ends);
     for (declaration, first, points) in &series {
         let own = writer.series_of(&declaration.series, declaration.origin)?;
         let mut ordinal = *first;
@@ -137,7 +144,7 @@ fn recover_one(
         report.points += points.len() as u64;
     }
     writer.sync()?;
-    if behind_hole > 0 { quarantine(vfs, path, report) } else { remove(vfs, path) }
+    if behind_hole > 0 || undeclared > 0 { quarantine(vfs, path, report) } else { remove(vfs, path) }
 }
 
 fn remove(vfs: &Arc<dyn Vfs>, path: &Path) -> Result<()> {

@@ -5,6 +5,7 @@
 //! declared again after each, so that every such interval can be read by itself.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,6 +29,9 @@ use crate::limits::{DIRECTORY_INTERVAL_BYTES, SUMMARY_POINTS_MIN};
 use crate::log::segment_path;
 use crate::vfs::{OpenMode, Vfs, VfsFile};
 
+/// Garbage is covered by frames of this size at most.
+const FILLER_BYTES_MAX: usize = 1024 * 1024;
+
 /// One column to append.
 #[derive(Clone, Debug)]
 pub(crate) struct BatchColumn<'a> {
@@ -42,9 +46,9 @@ pub(crate) struct BatchColumn<'a> {
 #[derive(Debug)]
 struct PendingSeries {
     declaration: Arc<Declaration>,
-    first_ordinal: u64,
-    points: u64,
-    summary: Summary,
+    extent: Extent,
+    /// `None` where columns do not follow each other (points that a recovery wrote twice): then readers count.
+    summary: Option<Summary>,
     postings: Vec<Posting>,
 }
 
@@ -79,14 +83,17 @@ pub(crate) struct SegmentWriter {
 }
 
 impl SegmentWriter {
-    /// Creates `path` (whose name must be free) and writes the header.
+    /// Creates `path` (whose name must be free, or that of a header which found no space) and writes the header.
     pub(crate) fn create_at(
         vfs: Arc<dyn Vfs>,
         path: PathBuf,
         header: SegmentHeader,
         compression: Compression,
     ) -> Result<Self> {
-        let file = vfs.open(&path, OpenMode::CreateNew).map_err(|e| Error::io("create", &path, e))?;
+        let file = match vfs.open(&path, OpenMode::CreateNew) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => unfinished(vfs.as_ref(), &path)?,
+            file => file.map_err(|e| Error::io("create", &path, e))?,
+        };
         let bytes = header.encode();
         file.write_all_at(&bytes, 0).map_err(|e| Error::io("write", &path, e))?;
         let mut hasher = blake3::Hasher::new();
@@ -190,10 +197,11 @@ impl SegmentWriter {
         columns: &[BatchColumn<'_>],
         live_to: u64,
     ) -> Result<()> {
+        self.directory_if_due()?;
         let batch = self.build_batch(axes, columns, live_to, 0);
         self.write_buffer(batch.frames)?;
         self.note_batch(axes, columns, live_to, &batch);
-        self.directory_if_due()
+        Ok(())
     }
 
     /// Appends columns and an event that count only together: one write, and a torn one leaves neither.
@@ -205,12 +213,13 @@ impl SegmentWriter {
         record: &[u8],
         entities: &[(EntityKind, Uid)],
     ) -> Result<()> {
+        self.directory_if_due()?;
         let batch = self.build_batch(axes, columns, live_to, FLAG_GROUPED);
         let event = self.build_event(record);
         self.write_buffer(batch.frames + 1)?;
         self.note_batch(axes, columns, live_to, &batch);
         self.note_event(entities, event);
-        self.directory_if_due()
+        Ok(())
     }
 
     fn build_batch(
@@ -277,6 +286,7 @@ impl SegmentWriter {
 
     fn note_column(&mut self, column: &BatchColumn<'_>, summary: Summary, frame: u32) {
         let points = column.values.len() as u64;
+        let end = column.first_ordinal + points;
         let extent = (column.values.len() >= SUMMARY_POINTS_MIN).then(|| Extent {
             first_ordinal: column.first_ordinal,
             points,
@@ -285,8 +295,9 @@ impl SegmentWriter {
         let posting = Posting { frame, extent };
         match self.series.get_mut(&column.declaration.number) {
             Some(pending) => {
-                pending.summary = pending.summary.merge(&summary);
-                pending.points += points;
+                let known = pending.summary.take().filter(|_| pending.extent.end() == column.first_ordinal);
+                pending.summary = known.map(|known| known.merge(&summary));
+                pending.extent.include(column.first_ordinal, end);
                 // Several columns of one series in one frame are one posting: the reader takes all of them.
                 if pending.postings.last().is_some_and(|p| p.frame == frame) {
                     if let Some(last) = pending.postings.last_mut() {
@@ -301,9 +312,8 @@ impl SegmentWriter {
                     column.declaration.number,
                     PendingSeries {
                         declaration: Arc::clone(column.declaration),
-                        first_ordinal: column.first_ordinal,
-                        points,
-                        summary,
+                        extent: Extent { first_ordinal: column.first_ordinal, points, summary: Vec::new() },
+                        summary: Some(summary),
                         postings: vec![posting],
                     },
                 );
@@ -313,10 +323,11 @@ impl SegmentWriter {
 
     /// Appends an encoded event that touches `entities`.
     pub(crate) fn append_event(&mut self, record: &[u8], entities: &[(EntityKind, Uid)]) -> Result<()> {
+        self.directory_if_due()?;
         let offset = self.build_event(record);
         self.write_buffer(1)?;
         self.note_event(entities, offset);
-        self.directory_if_due()
+        Ok(())
     }
 
     fn build_event(&mut self, record: &[u8]) -> u64 {
@@ -342,6 +353,7 @@ impl SegmentWriter {
 
     /// Appends a blob frame; `completes` names the blob that it is the last frame of. Returns its offset.
     pub(crate) fn append_blob(&mut self, payload: &[u8], completes: Option<BlobId>) -> Result<u64> {
+        self.directory_if_due()?;
         let start = self.begin_frame();
         self.buffer.extend_from_slice(payload);
         let offset = self.end_frame(start, FrameKind::Blob, 0, payload.len());
@@ -349,7 +361,6 @@ impl SegmentWriter {
         if let Some(id) = completes {
             self.note_entities(&[(BLOB_ENTITY, Uid::from_bytes(*id.as_bytes()))], offset);
         }
-        self.directory_if_due()?;
         Ok(offset)
     }
 
@@ -367,6 +378,8 @@ impl SegmentWriter {
         self.live_to = self.live_to.max(live_to);
     }
 
+    /// Before an append, never after it: a directory that finds no space must not make a call fail whose frames are
+    /// written, or it would be repeated.
     fn directory_if_due(&mut self) -> Result<()> {
         if self.offset - self.covers_from >= DIRECTORY_INTERVAL_BYTES {
             self.append_directory()?;
@@ -393,9 +406,8 @@ impl SegmentWriter {
             entry.series.push(SeriesEntry {
                 declaration: Declaration::clone(&pending.declaration),
                 extent: Extent {
-                    first_ordinal: pending.first_ordinal,
-                    points: pending.points,
-                    summary: encoded(&pending.summary),
+                    summary: pending.summary.as_ref().map(encoded).unwrap_or_default(),
+                    ..pending.extent
                 },
                 postings: pending.postings.clone(),
             });
@@ -439,10 +451,10 @@ impl SegmentWriter {
     /// thing in the file, so they are wrapped into an ignorable frame.
     fn cover_garbage(&mut self) -> Result<()> {
         let len = self.file.len().map_err(|e| Error::io("measure", &self.path, e))?;
-        if len > self.offset {
+        while len > self.offset {
             let start = self.begin_frame();
-            let garbage = usize::try_from(len - self.offset).unwrap_or(0);
-            self.buffer.resize(garbage.max(FRAME_HEADER_BYTES), 0);
+            let garbage = usize::try_from(len - self.offset).unwrap_or(usize::MAX);
+            self.buffer.resize(garbage.clamp(FRAME_HEADER_BYTES, FILLER_BYTES_MAX), 0);
             self.end_frame(start, FrameKind::Filler, 0, 0);
             self.write_buffer(1)?;
         }
@@ -452,16 +464,26 @@ impl SegmentWriter {
     /// Makes everything written so far durable, the directory entry included. Never retried after a failure.
     pub(crate) fn sync(&mut self) -> Result<()> {
         if self.unsynced {
-            self.file.sync_data().map_err(|e| Error::io("sync", &self.path, e))?;
+            self.file.sync_data().map_err(|e| Error::failed_sync(&self.path, e))?;
             self.unsynced = false;
         }
         if !self.entry_synced {
             let parent = self.path.parent().unwrap_or(Path::new("."));
-            self.vfs.sync_dir(parent).map_err(|e| Error::io("sync", parent, e))?;
+            self.vfs.sync_dir(parent).map_err(|e| Error::failed_sync(parent, e))?;
             self.entry_synced = true;
         }
         Ok(())
     }
+}
+
+/// A file with no more than a header is what an earlier try left when it found no space: the name is this writer's own.
+fn unfinished(vfs: &dyn Vfs, path: &Path) -> Result<Arc<dyn VfsFile>> {
+    let file = vfs.open(path, OpenMode::ReadWrite).map_err(|e| Error::io("create", path, e))?;
+    let len = file.len().map_err(|e| Error::io("measure", path, e))?;
+    if len > SEGMENT_HEADER_BYTES as u64 {
+        return Err(Error::io("create", path, io::ErrorKind::AlreadyExists.into()));
+    }
+    Ok(file)
 }
 
 fn encoded(summary: &Summary) -> Vec<u8> {

@@ -34,6 +34,13 @@ pub(crate) struct OriginParts {
 }
 
 impl OriginParts {
+    /// The ordinal after the last point that the origin itself handed over: that of its first live point. What others
+    /// recovered from its live file is live still, as long as there is that file.
+    fn handed_over(&self) -> u64 {
+        let own = self.parts.iter().filter(|part| part.is_handed_over(self.origin));
+        own.map(SeriesPart::end).max().unwrap_or(0)
+    }
+
     /// The ordinal after the last point, live ones included.
     pub(crate) fn end(&self) -> u64 {
         let live = self.live.as_ref().map(|l| l.first_ordinal + l.values.len() as u64);
@@ -70,10 +77,12 @@ impl Snapshot {
         Self { view, live: Arc::default() }
     }
 
-    /// Live records of a window that no frame covers.
-    fn uncovered<'a>(&self, window: &'a LiveWindow) -> &'a [LiveRecord] {
-        let covered = self.view.live_to(window.header.writer).max(window.released);
-        window.joined(covered).0
+    /// Live records of a window that no frame covers, and whether they join what frames hold.
+    fn uncovered<'a>(&self, window: &'a LiveWindow) -> (&'a [LiveRecord], bool) {
+        match self.view.covered(window) {
+            Some(covered) => (window.joined(covered).0, true),
+            None => (window.joined(window.released).0, false),
+        }
     }
 
     /// Whether any live file has something of a run.
@@ -83,7 +92,7 @@ impl Snapshot {
 
     /// Live points that are in no segment yet, of all runs.
     pub(crate) fn live_points(&self) -> u64 {
-        self.live.iter().map(|w| self.uncovered(w).len() as u64).sum()
+        self.live.iter().map(|w| self.uncovered(w).0.len() as u64).sum()
     }
 
     /// Runs that have live points.
@@ -126,7 +135,8 @@ impl Snapshot {
             if numbers.is_empty() {
                 continue;
             }
-            for record in self.uncovered(window) {
+            let (records, joins) = self.uncovered(window);
+            for record in records {
                 if let Some(column) = numbers.get_mut(&record.series) {
                     column.steps.push(record.point.step);
                     column.timestamps_ms.push(record.point.timestamp_ms);
@@ -140,7 +150,7 @@ impl Snapshot {
                 }
                 let mut column = Some(column);
                 entry(&declaration.series, declaration.origin, &mut |o| {
-                    let first_ordinal = o.end();
+                    let first_ordinal = o.handed_over() + u64::from(!joins);
                     o.live = column.take().map(|c| DecodedColumn { first_ordinal, ..c });
                 });
             }

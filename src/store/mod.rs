@@ -15,6 +15,7 @@ mod runs;
 mod search;
 mod series;
 mod state;
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
