@@ -104,6 +104,18 @@ pub fn is_prefix(part: &Points, whole: &Points) -> bool {
     bits(whole).starts_with(&bits(part))
 }
 
+/// Frames of a sound segment: (start, end).
+pub fn closed_frames(bytes: &[u8]) -> Vec<(usize, usize)> {
+    let mut at = 128;
+    let mut frames = Vec::new();
+    while at < bytes.len() {
+        let len = u32::from_le_bytes(bytes[at + 8..at + 12].try_into().unwrap()) as usize;
+        frames.push((at, at + 32 + len));
+        at += 32 + len;
+    }
+    frames
+}
+
 pub fn damage_in(report: &VerifyReport, path: &Path) -> Vec<Option<u64>> {
     let relative = path.strip_prefix(ROOT).unwrap();
     let here = |f: &&mlrs_db::Finding| f.severity == Severity::Damage && f.path == relative;
@@ -119,7 +131,8 @@ pub fn fill(store: &Store, runs: usize, points: i64) -> Vec<String> {
     let experiment = store.experiment("damage").unwrap();
     (0..runs)
         .map(|n| {
-            let options = RunOptions::new().name(format!("run {n}")).param("n", n.to_string()).tag("kind", "test");
+            let options =
+                RunOptions::new().name(format!("run {n}")).param("n", n.to_string()).tag("kind", "test");
             let run = experiment.start_run(options).unwrap();
             let series: Vec<_> =
                 ["loss", "acc", "grad norm"].iter().map(|key| run.series(key).unwrap()).collect();
@@ -132,7 +145,8 @@ pub fn fill(store: &Store, runs: usize, points: i64) -> Vec<String> {
             let steps: Vec<i64> = (0..700).collect();
             let values: Vec<f64> = steps.iter().map(|s| (*s as f64 + n as f64).sqrt()).collect();
             series[0].log_columns(&steps, &steps, &values).unwrap();
-            run.log_batch(&[mlrs_db::Metric::new("acc", points, 0.5)], &[("seed", "7")], &[("done", "no")]).unwrap();
+            run.log_batch(&[mlrs_db::Metric::new("acc", points, 0.5)], &[("seed", "7")], &[("done", "no")])
+                .unwrap();
             run.id().to_owned()
         })
         .collect()
@@ -155,7 +169,10 @@ fn a_sound_store_has_no_findings_open_or_closed_and_everything_is_counted() {
     let report = verify(&store);
     assert_eq!(report.findings, [], "closed");
     assert_eq!(report.points, 3 * (3 * 500 + 700 + 1));
-    assert!(report.events >= 7 && report.frames > 10 && report.columns >= 9 && report.files == 2, "{report:?}");
+    assert!(
+        report.events >= 7 && report.frames > 10 && report.columns >= 9 && report.files == 2,
+        "{report:?}"
+    );
     let again = answers(&store).unwrap();
     for id in ids {
         assert_eq!(again.runs[&id], said.runs[&id]);

@@ -182,9 +182,15 @@ impl Segment {
         let bytes = self.read(offset, FRAME_HEADER_BYTES)?;
         let Ok(header) = read_frame_header(&bytes, self.header.id, offset) else { return Ok(()) };
         if header.kind == FrameKind::Replaces {
-            let payload = self.read_checked(offset, &header)?;
-            let list = decode_replaced(&payload).map_err(|m| m.at(&self.path, offset + 32))?;
-            state.replaced = Arc::new(list);
+            let list = self.read_checked(offset, &header).and_then(|payload| {
+                decode_replaced(&payload).map_err(|m| m.at(&self.path, offset + FRAME_HEADER_BYTES as u64))
+            });
+            match list {
+                Ok(list) => state.replaced = Arc::new(list),
+                Err(error @ Error::Io { .. }) => return Err(error),
+                // The list saves reading and nothing else: without it everything is still there.
+                Err(error) => Arc::make_mut(&mut state.damage).push(damage_of(offset, error)),
+            }
         }
         Ok(())
     }
