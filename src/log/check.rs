@@ -93,6 +93,7 @@ struct Checker<'a> {
     counted: Footer,
     /// Where the frames begin that count only if the next one is whole.
     group: Option<u64>,
+    last_frame: u64,
     scratch: Scratch,
     event: &'a mut dyn FnMut(u64, Event),
     advanced: &'a mut dyn FnMut(u64),
@@ -115,6 +116,7 @@ pub(crate) fn check_segment(
         interval: Interval { from, ..Interval::default() },
         counted: Footer::default(),
         group: None,
+        last_frame: from,
         scratch: Scratch::default(),
         event,
         advanced,
@@ -172,6 +174,7 @@ impl Checker<'_> {
     fn frame(&mut self, offset: u64, header: &FrameHeader) -> Result<()> {
         // The digest is of everything before the footer; what resynchronising skipped is part of it.
         self.hash_to(offset)?;
+        self.last_frame = offset;
         let len = usize::try_from(header.frame_len()).unwrap_or(0);
         let bytes = self.segment.read(offset, len)?;
         if header.kind != FrameKind::Footer {
@@ -527,6 +530,11 @@ impl Checker<'_> {
             } else {
                 self.found.torn = Some((start, torn));
             }
+        } else if !self.found.is_closed && self.found.damage.iter().any(|d| d.offset >= self.last_frame) {
+            // A frame as long as it should be of which some bytes never arrived, and nothing follows it.
+            let start = self.group.unwrap_or(self.last_frame);
+            self.found.damage.retain(|d| d.offset < start);
+            self.found.torn = Some((start, len.saturating_sub(start)));
         } else if let Some(start) = self.group {
             self.found.torn = Some((start, len.saturating_sub(start)));
         }

@@ -105,8 +105,9 @@ fn recover_one(
         Ok(Some(window)) => window,
         // A writer that died before it had a header.
         Ok(None) => return remove(vfs, path),
-        Err(error @ Error::NewerFormat { .. }) => return Err(error),
-        Err(_) => return quarantine(vfs, path, report),
+        Err(Error::Corrupt { .. }) => return quarantine(vfs, path, report),
+        // What cannot be read now is no reason to set it aside.
+        Err(error) => return Err(error),
     };
     // Segments after the live file: what was handed over meanwhile is in them.
     let view = reader.refresh()?;

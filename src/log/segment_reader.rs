@@ -458,6 +458,11 @@ impl Segment {
     fn scan_batch(&self, state: &mut SegmentState, offset: u64, header: &FrameHeader) -> Result<()> {
         let checked = self.read_checked(offset, header)?;
         let (live_to, head) = self.decode_batch(offset, header, &checked)?;
+        let end = offset + header.frame_len();
+        if self.frame_header(end).is_err() && !self.is_batch_whole(state, offset, header, &head)? {
+            // Its writing was interrupted: the pieces lie behind what the frame's crc covers.
+            return Err(Error::TornTail { path: self.path.clone(), offset, missing: 1 });
+        }
         state.live_to = state.live_to.max(live_to);
         let tail = Arc::make_mut(&mut state.tail);
         let frame = tail.frames.len() as u32;
@@ -498,6 +503,35 @@ impl Segment {
                 Err(Error::corrupt(&self.path, offset, expected, "none"))
             }
         }
+    }
+
+    /// Whether all pieces of a batch are what was written; asked of a batch behind which nothing is valid.
+    fn is_batch_whole(
+        &self,
+        state: &SegmentState,
+        offset: u64,
+        header: &FrameHeader,
+        head: &batch::Head,
+    ) -> Result<bool> {
+        let entry = FrameEntry { offset, checked_len: header.checked_len };
+        let fits = |seed: u32, at: usize, len: usize, crc: u32| -> Result<bool> {
+            Ok(seeded_crc(seed, &self.read(Self::batch_byte(entry, at as u64), len)?) == crc)
+        };
+        for axis in &head.axes {
+            if !fits(0, axis.offset, axis.len, axis.crc)? {
+                return Ok(false);
+            }
+        }
+        for column in &head.columns {
+            let declaration = state.declared.get(&column.series);
+            let seed = declaration.map(|declaration| declaration.series.seed());
+            if let Some(seed) = seed
+                && !fits(seed, column.offset, column.len, column.crc)?
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Decodes the checked part of a batch frame.
