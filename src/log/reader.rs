@@ -17,9 +17,10 @@ use crate::format::event::{EntityKind, Event, Field, Value};
 use crate::format::event_record::{Record, decode_event};
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameKind};
 use crate::id::{BlobId, SegmentId, Uid, WriterId};
+use crate::log::live_reader::LiveWindow;
 use crate::log::segment_reader::{Segment, SegmentState};
 use crate::log::{LOG_DIR, parse_segment_name};
-use crate::vfs::Vfs;
+use crate::vfs::{Vfs, process};
 
 /// How often a listing with holes is repeated.
 const LISTINGS_MAX: usize = 3;
@@ -120,6 +121,8 @@ impl LogReader {
                 }
                 // A header that is not written yet: a segment of a writer that has just begun, or a partial copy.
                 Err(Error::TornTail { offset: 0, .. }) => {}
+                // The system could not read it now; what it holds must not silently be missing from an answer.
+                Err(error @ Error::Io { .. }) => return Err(error),
                 Err(error) => view.problems.push(Problem { path, text: error.to_string() }),
             }
         }
@@ -326,6 +329,17 @@ impl View {
             _ => None,
         });
         Ok(told.max().unwrap_or(0).max(own))
+    }
+
+    /// From which live record on a window counts, those before it being in segments; and whether it joins what they
+    /// hold. It does not if frames were lost in a power cut, or have not been copied yet.
+    pub(crate) fn covered(&self, window: &LiveWindow) -> Result<(u64, bool)> {
+        let writer = window.header.writer;
+        let covered = self.live_to(writer)?;
+        // After a power cut a later frame may be there without an earlier one, and says nothing of that.
+        let holes = || self.all.values().any(|s| s.header.writer == writer && !s.state().damage.is_empty());
+        let lost = window.released > covered || (window.header.boot != process::boot_id() && holes());
+        Ok((covered.max(window.released), !lost))
     }
 
     /// Numbers of a writer's segments that are in use: the next free one.
