@@ -357,6 +357,54 @@ fn a_live_file_without_the_segments_of_its_writer_waits_for_them() {
     assert!(matches!(other.get_run("nothing"), Err(Error::NotFound { .. })));
 }
 
+#[test]
+fn a_hole_is_told_of_and_closed_when_the_rest_arrives() {
+    let place = Place::new();
+    let (a, b) = (place.at("a"), place.at("b"));
+    let store = Store::options().segment_bytes_max(64 << 10).open(&a).unwrap();
+    let run = start(&store, "long");
+    let series = store.run(&run).unwrap().series("x").unwrap();
+    let all: Vec<i64> = (0..60_000).collect();
+    // Values that do not compress, so that the writer rolls.
+    let value = |step: i64| {
+        let mixed = (step as u64 ^ 0x5bd1_e995).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        f64::from_bits((mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 2)
+    };
+    for part in all.chunks(5_000) {
+        let values: Vec<f64> = part.iter().map(|s| value(*s)).collect();
+        series.log_columns(part, part, &values).unwrap();
+    }
+    drop(series);
+    store.close().unwrap();
+    let mut segments: Vec<_> = fs::read_dir(a.join("log")).unwrap().map(|e| e.unwrap().path()).collect();
+    segments.sort();
+    assert!(segments.len() >= 3);
+    Store::open(&b).unwrap().close().unwrap();
+    merge(&a, &b);
+    // Half of one in the middle: points before and behind a hole.
+    let middle = b.join("log").join(segments[1].file_name().unwrap());
+    let bytes = fs::read(&middle).unwrap();
+    fs::write(&middle, &bytes[..bytes.len() / 2]).unwrap();
+    let store = Store::open(&b).unwrap();
+    let there = |store: &Store| {
+        let history = store.history(&run, "x").unwrap();
+        assert!(matches!(history.collect::<Points>(), Err(Error::Gap { .. })));
+        history.allow_gaps(true).collect::<Points>().unwrap()
+    };
+    let before = there(&store);
+    assert!(before.len() < 60_000 && before.steps.last() == Some(&59_999));
+    compact(&store);
+    assert_eq!(there(&store), before);
+    assert_eq!(store.stats().unwrap().points, before.len() as u64);
+    merge(&a, &b);
+    for _ in 0..2 {
+        let points: Points = store.history(&run, "x").unwrap().collect().unwrap();
+        assert_eq!(points.steps, all);
+        assert!(points.iter().all(|p| p.value == value(p.step)));
+        compact(&store);
+    }
+}
+
 /// One thing that happens to one of some stores.
 #[derive(Clone, Debug)]
 enum Step {
