@@ -335,6 +335,57 @@ fn a_live_file_that_is_copied_again_after_its_recovery_doubles_nothing() {
 }
 
 #[test]
+fn an_old_live_file_of_a_folded_writer_doubles_nothing() {
+    let place = Place::new();
+    let (a, image) = (place.at("a"), place.at("image"));
+    let store = Store::open(&a).unwrap();
+    let run = start(&store, "finished");
+    log(&store, &run, "x", 0, 30_000);
+    store.run(&run).unwrap().log_batch(&[mlrs_db::Metric::new("m", 0, 0.0)], &[], &[("k", "v")]).unwrap();
+    log(&store, &run, "x", 30_000, 100);
+    copy_tree(&a, &image);
+    store.close().unwrap();
+    let sources: Vec<_> = fs::read_dir(a.join("log")).unwrap().map(|e| e.unwrap().path()).collect();
+    let store = Store::open(&a).unwrap();
+    // Something else to fold with.
+    start(&store, "another");
+    store.close().unwrap();
+    let store = Store::open(&a).unwrap();
+    assert_eq!(compact(&store).segments_after, 1);
+    sources.iter().for_each(|path| fs::remove_file(path).unwrap());
+    copy_tree(&image.join("live"), &a.join("live"));
+    for round in 0..2 {
+        assert_eq!(steps(&store, &run, "x"), (0..30_100).collect::<Vec<_>>(), "round {round}");
+        compact(&store);
+    }
+    assert_eq!(fs::read_dir(a.join("live")).unwrap().count(), 0);
+}
+
+#[test]
+fn one_writer_recovers_another_twice() {
+    let place = Place::new();
+    let (a, b) = (place.at("a"), place.at("b"));
+    let from = Store::open(&a).unwrap();
+    let run = start(&from, "copied alive");
+    log(&from, &run, "x", 0, 100);
+    Store::open(&b).unwrap().close().unwrap();
+    merge(&a, &b);
+    let store = Store::open(&b).unwrap();
+    start(&store, "own");
+    assert_eq!(steps(&store, &run, "x"), (0..100).collect::<Vec<_>>());
+    log(&from, &run, "x", 100, 100);
+    from.run(&run).unwrap().log_batch(&[mlrs_db::Metric::new("m", 0, 0.0)], &[], &[("k", "v")]).unwrap();
+    log(&from, &run, "x", 200, 100);
+    merge(&a, &b);
+    assert_eq!(steps(&store, &run, "x"), (0..300).collect::<Vec<_>>());
+    // Behind a hole: what lies between is in the other writer's segment.
+    compact(&store);
+    assert_eq!(fs::read_dir(b.join("live")).unwrap().count(), 0);
+    assert_eq!(steps(&store, &run, "x"), (0..300).collect::<Vec<_>>());
+    assert_eq!(store.stats().unwrap().points, 301);
+}
+
+#[test]
 fn a_live_file_without_the_segments_of_its_writer_waits_for_them() {
     let place = Place::new();
     let (a, b) = (place.at("a"), place.at("b"));

@@ -37,8 +37,8 @@ const LARGE_SEGMENT_BYTES: u64 = 128 * 1024 * 1024;
 const SMALL_SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
 /// A closing writer folds small segments when there are more of them than this.
 const SMALL_SEGMENTS_MAX: usize = 64;
-/// What a closing writer folds at most: a fraction of a second.
-const CLOSE_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// What a closing writer folds at most, in bytes of input: well below a second.
+const CLOSE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Bytes read at once to check a digest.
 const DIGEST_CHUNK_BYTES: usize = 1024 * 1024;
 
