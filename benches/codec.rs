@@ -51,17 +51,16 @@ fn codec(criterion: &mut Criterion) {
                 .collect();
             let shared = batch::share_axes(&all);
             points += flush.columns.iter().map(|c| c.values.len() as u64).sum::<u64>();
-            let column = |(c, axis): (&series_sample::FlushColumn<'_>, &usize)| ColumnInput {
+            let columns = flush.columns.iter().zip(&shared.of_series);
+            let columns = columns.map(|(c, axis)| ColumnInput {
                 series: c.series,
                 seed: c.series,
                 first_ordinal: c.first_ordinal,
                 axis: *axis,
                 values: c.values,
                 extras: &[],
-            };
-            let columns: Vec<ColumnInput<'_>> =
-                flush.columns.iter().zip(&shared.of_series).map(column).collect();
-            Input { axes: shared.axes.iter().map(|i| all[*i]).collect(), columns }
+            });
+            Input { axes: shared.axes.iter().map(|i| all[*i]).collect(), columns: columns.collect() }
         })
         .collect();
 

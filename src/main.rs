@@ -1,3 +1,5 @@
-//! The program `mlrs-db`.
+//! The program: all of it is in `mlrs_db::cli`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    mlrs_db::cli::main()
+}

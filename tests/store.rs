@@ -1,6 +1,8 @@
 //! The store API by example.
 
-use mlrs_db::{ExperimentSearch, Metric, Point, Points, RunOptions, RunSearch, RunStatus, Store};
+use mlrs_db::{
+    Dataset, DatasetInput, ExperimentSearch, Metric, Point, Points, RunOptions, RunSearch, RunStatus, Store,
+};
 
 fn temp() -> (tempfile::TempDir, std::path::PathBuf) {
     let directory = tempfile::tempdir().unwrap();
@@ -155,4 +157,71 @@ fn points_of_a_killed_process_are_there_when_the_next_one_opens() {
         }
         copy.close().unwrap();
     }
+}
+
+#[test]
+fn closing_while_others_log_loses_nothing_that_was_acknowledged() {
+    for round in 0..10 {
+        let (_directory, path) = temp();
+        let store = Store::open(&path).unwrap();
+        let run = store.experiment("e").unwrap().start_run(RunOptions::new()).unwrap();
+        let id = run.id().to_owned();
+        let loggers: Vec<_> = ["a", "b"]
+            .into_iter()
+            .map(|key| {
+                let series = run.series(key).unwrap();
+                std::thread::spawn(move || {
+                    (0..).take_while(|step| series.log_at(*step, 0, 0.5).is_ok()).count()
+                })
+            })
+            .collect();
+        while store.metrics(&id).unwrap().len() < 2 {}
+        let also = run.clone();
+        let tagger = std::thread::spawn(move || {
+            (0..).take_while(|n: &usize| also.set_tag("n", &n.to_string()).is_ok()).count()
+        });
+        store.clone().close().unwrap();
+        let logged = loggers.into_iter().map(|l| l.join().unwrap() as u64).collect::<Vec<_>>();
+        let tagged = tagger.join().unwrap();
+        let reader = Store::options().read_only(true).open(&path).unwrap();
+        let points: Vec<u64> = reader.metrics(&id).unwrap().iter().map(|m| m.points).collect();
+        assert_eq!(points, logged, "round {round}");
+        let tag = reader.get_run(&id).unwrap().tags.get("n").cloned();
+        assert_eq!(tag, tagged.checked_sub(1).map(|n| n.to_string()), "round {round}");
+    }
+}
+
+#[test]
+fn a_data_set_keeps_what_it_was_first_logged_with() {
+    let (_directory, path) = temp();
+    let input = |source: &str| DatasetInput {
+        dataset: Dataset {
+            name: "d".into(),
+            digest: "1".into(),
+            source_type: "local".into(),
+            source: source.into(),
+            schema: None,
+            profile: None,
+        },
+        tags: Default::default(),
+    };
+    let start = |store: &Store| store.experiment("e").unwrap().start_run(RunOptions::new()).unwrap();
+    let store = Store::open(&path).unwrap();
+    start(&store).log_inputs(&[input("first")]).unwrap();
+    store.close().unwrap();
+    let store = Store::open(&path).unwrap();
+    let run = start(&store);
+    run.log_inputs(&[input("second")]).unwrap();
+    assert_eq!(run.data().unwrap().inputs, [input("first")]);
+}
+
+#[test]
+fn an_experiment_that_is_named_twice_is_searched_once() {
+    let (_directory, path) = temp();
+    let store = Store::open(&path).unwrap();
+    let experiment = store.experiment("e").unwrap();
+    experiment.start_run(RunOptions::new()).unwrap();
+    let experiment_ids = vec![experiment.id().to_owned(), experiment.uid().to_string()];
+    let search = RunSearch { experiment_ids, ..Default::default() };
+    assert_eq!(store.search_runs(&search).unwrap().items.len(), 1);
 }

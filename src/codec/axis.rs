@@ -5,7 +5,7 @@
 //! then be of the same length.
 
 use super::bytes::Reader;
-use super::int::{self, OWNER_FLAG, Planner};
+use super::int::{self, OWNER_FLAG, WidePlanner};
 use crate::error::Malformed;
 
 /// Steps and timestamps of equal length.
@@ -21,8 +21,8 @@ pub struct Axis<'a> {
 #[derive(Debug, Default)]
 pub struct Scratch {
     difference: Vec<i64>,
-    own: Planner<i64>,
-    relative: Planner<i64>,
+    own: WidePlanner,
+    relative: WidePlanner,
 }
 
 /// Appends an axis, relative to `first` where that is smaller; returns whether it refers to `first` at all.
@@ -40,11 +40,11 @@ fn encode_column(values: &[i64], first: Option<&[i64]>, s: &mut Scratch, out: &m
         s.difference.clear();
         s.difference.extend(values.iter().zip(first).map(|(v, f)| v.wrapping_sub(*f)));
         if s.relative.plan(&s.difference) < own {
-            s.relative.write(&s.difference, OWNER_FLAG, out);
+            s.relative.write(OWNER_FLAG, out);
             return true;
         }
     }
-    s.own.write(values, 0, out);
+    s.own.write(0, out);
     false
 }
 

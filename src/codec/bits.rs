@@ -18,6 +18,12 @@ pub trait Lane: Copy + Ord + Default + std::fmt::Debug + Send + 'static {
     fn plus(self, other: Self) -> Self;
     /// Wrapping difference.
     fn minus(self, other: Self) -> Self;
+    /// Bitwise or.
+    fn or(self, other: Self) -> Self;
+    /// Bits of `self` that are not set in `mask`.
+    fn and_not(self, mask: Self) -> Self;
+    /// All ones if negative, else zero.
+    fn sign(self) -> Self;
     /// The bit pattern, zero-extended.
     fn to_bits(self) -> u64;
     /// The low bits of a pattern.
@@ -39,6 +45,19 @@ macro_rules! lane {
             #[inline(always)]
             fn minus(self, other: Self) -> Self {
                 self.wrapping_sub(other)
+            }
+            #[inline(always)]
+            fn or(self, other: Self) -> Self {
+                self | other
+            }
+            #[inline(always)]
+            fn and_not(self, mask: Self) -> Self {
+                self & !mask
+            }
+            #[inline(always)]
+            fn sign(self) -> Self {
+                // As a negated logical shift: SSE2 has no arithmetic one of 64 bits.
+                (self as $unsigned >> (<$signed>::BITS - 1)).wrapping_neg() as $signed
             }
             #[inline(always)]
             fn to_bits(self) -> u64 {
@@ -140,7 +159,7 @@ pub const fn packed_len(count: usize, width: usize) -> usize {
 
 /// Reads a block that starts `packed` into `out`, adding `base` to each value; `packed` may go on after the block, and
 /// bits that it lacks read as zero. At most 128 values; a width past 64 leaves `out` as it is.
-#[inline]
+#[inline(always)]
 pub fn unpack<L: Lane>(packed: &[u8], base: L, width: usize, out: &mut [L]) {
     if width == 0 {
         out.fill(base);

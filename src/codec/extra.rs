@@ -10,7 +10,7 @@
 //! ```
 
 use super::bytes::{Reader, put_varint};
-use super::int::{self, Planner};
+use super::int::{self, WidePlanner};
 use crate::error::Malformed;
 
 /// Extra columns of one column of points.
@@ -27,11 +27,19 @@ pub struct Extra {
     pub indices: Vec<u32>,
 }
 
+impl Extra {
+    /// The value of a point; empty where the column is too short.
+    pub fn get(&self, point: usize) -> &[u8] {
+        let index = self.indices.get(point).and_then(|&index| usize::try_from(index).ok());
+        index.and_then(|index| self.dictionary.get(index)).map_or(&[], Vec::as_slice)
+    }
+}
+
 /// Working space; reuse it.
 #[derive(Debug, Default)]
 pub struct Scratch {
     indices: Vec<i64>,
-    planner: Planner<i64>,
+    planner: WidePlanner,
 }
 
 /// Appends the extras of a column.
@@ -54,7 +62,8 @@ pub fn encode(extras: &[Extra], scratch: &mut Scratch, out: &mut Vec<u8>) {
         if entries > 1 {
             scratch.indices.clear();
             scratch.indices.extend(extra.indices.iter().map(|i| i64::from(*i)));
-            scratch.planner.encode(&scratch.indices, 0, out);
+            scratch.planner.plan(&scratch.indices);
+            scratch.planner.write(0, out);
         }
     }
 }

@@ -10,7 +10,7 @@ pub const POSITION_MAX: i64 = 1 << 51;
 /// 1.5 * 2^52: adding it to |x| < 2^51 leaves the rounded x in the low bits.
 const MAGIC: f64 = 6_755_399_441_055_744.0;
 /// Residuals are in units of the last place; past this a value is an exception.
-pub const RESIDUAL_MAX: i64 = 1 << 20;
+pub const RESIDUAL_MAX: u64 = 1 << 20;
 /// Units of the last place by which a sampled value may miss the grid.
 const MISS_F64: u64 = 32;
 const MISS_F32: u64 = 2;
@@ -86,11 +86,26 @@ impl Grid {
     /// The value at position `k`, `residual` units of the last place on.
     #[inline(always)]
     pub fn value(&self, k: i64, residual: i64) -> f64 {
-        let point = float(k) / self.divisor;
+        self.point(float(k), residual)
+    }
+
+    /// As [`Grid::value`], of a position that is a float already.
+    #[inline(always)]
+    pub fn point(&self, k: f64, residual: i64) -> f64 {
+        let point = k / self.divisor;
         if self.single {
             f64::from(from_ordinal32(ordinal32(point as f32).wrapping_add(residual as i32)))
         } else {
             from_ordinal(ordinal(point).wrapping_add(residual))
+        }
+    }
+
+    /// Turns positions into values without residuals.
+    pub fn points(&self, positions: &mut [f64]) {
+        if self.single {
+            positions.iter_mut().for_each(|k| *k = f64::from((*k / self.divisor) as f32));
+        } else if self.divisor != 1.0 {
+            positions.iter_mut().for_each(|k| *k /= self.divisor);
         }
     }
 
@@ -128,15 +143,14 @@ pub fn find(sample: &[f64], single: bool, count: usize, first: f64, last: f64) -
         return Some(grid(f64::powi(2.0, scale as i32)));
     }
     let fits = |divisor: f64| Some(Grid { divisor, single }).filter(|g| g.fits_most(sample));
-    for power in 1..=9 {
-        if let Some(found) = fits(DECIMALS[power]) {
-            return Some(found);
-        }
+    let decimal = DECIMALS.into_iter().find_map(fits);
+    if decimal.is_some() {
+        return decimal;
     }
     fraction(sample, single).and_then(fits).or_else(|| ramp(count, first, last).and_then(fits))
 }
 
-const DECIMALS: [f64; 10] = [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
+const DECIMALS: [f64; 9] = [1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
 
 fn exponent(value: f64) -> i64 {
     (value.to_bits() >> 52 & 0x7ff) as i64 - 1023

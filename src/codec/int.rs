@@ -15,8 +15,9 @@
 //!
 //! The count of values is not stored: the caller knows it. No values take no bytes.
 
-use super::bits::{BLOCK, Lane, pack, packed_len, unpack};
+use super::bits::{BLOCK, Lane, pack, packed_len};
 use super::bytes::{Reader, put_varint, put_zigzag, varint_len, zigzag};
+use super::simd::{Block, plan_block, range, unpack};
 use crate::error::Malformed;
 
 /// Differences of higher order than this are not tried: they amplify noise.
@@ -26,87 +27,158 @@ const CONSTANT: u8 = 0x08;
 /// Bit of the first byte that the owner of a column may use for itself.
 pub const OWNER_FLAG: u8 = 0x40;
 const PATCHED: u8 = 0x80;
-/// More outliers than this in a block never pay.
-const PATCHES_MAX: usize = 40;
 
-/// How one block will be written.
-#[derive(Clone, Copy, Debug)]
-struct Block<L> {
-    base: L,
-    width: u8,
-    patches: u8,
-}
+/// Columns of more blocks than this choose their order by a sample of blocks.
+const SAMPLED_BLOCKS: usize = 4;
+/// Every how many-eth block that is.
+const SAMPLE_STRIDE: usize = 3;
+/// Columns whose values span less than this are coded in 32-bit lanes, to the same bytes: no difference of order 4
+/// overflows there.
+const NARROW_RANGE: u64 = 1 << 26;
 
-/// Working space of the encoder; reuse it, then encoding allocates nothing.
+/// Encoder of a column in one lane's width; reuse it, then encoding allocates nothing.
 #[derive(Debug, Default)]
 pub struct Planner<L> {
-    differences: [Vec<L>; 2],
-    blocks: [Vec<Block<L>>; 2],
+    thorough: bool,
+    sample: Vec<L>,
+    differences: Vec<L>,
+    blocks: Vec<Block<L>>,
     seeds: [L; ORDER_MAX],
     order: usize,
     constant: bool,
-    bytes: usize,
 }
 
 impl<L: Lane> Planner<L> {
-    /// Finds the order whose blocks take the fewest bytes, and returns that size. The values must be the same when
+    /// Whether all blocks of a long column are looked at to find its order: slower, a little smaller.
+    pub fn set_thorough(&mut self, thorough: bool) {
+        self.thorough = thorough;
+    }
+
+    /// Finds the order whose blocks take the fewest bytes, and returns the size. The values must be the same when
     /// [`Planner::write`] is called.
     pub fn plan(&mut self, values: &[L]) -> usize {
-        (self.order, self.constant, self.bytes) = (0, false, 0);
-        if values.is_empty() {
-            return 0;
+        self.differences.clear();
+        self.differences.extend_from_slice(values);
+        self.order = choose_order(values, self.thorough, &mut self.sample);
+        let mut bytes = 1;
+        for order in 0..self.order {
+            let seed = self.differences.get(order).copied().unwrap_or_default();
+            bytes += varint_len(zigzag(seed.widen()));
+            self.seeds[order] = seed;
+            // In place: difference `order + 1` at position i needs the values up to i only, so go from the end.
+            differentiate(&mut self.differences, order);
         }
-        let (bytes, constant) = plan_blocks(values, &mut self.blocks[0]);
-        (self.bytes, self.constant) = (1 + bytes, constant);
-        let mut seed_bytes = 1;
-        for order in 1..=ORDER_MAX.min(values.len() - 1) {
-            if self.constant {
-                break;
-            }
-            let [even, odd] = &mut self.differences;
-            let (previous, next) = if order % 2 == 1 { (even, odd) } else { (odd, even) };
-            let previous = if order == 1 { values } else { previous.as_slice() };
-            let Some(seed) = previous.first().copied() else { break };
-            next.clear();
-            next.extend(previous.iter().zip(previous.iter().skip(1)).map(|(a, b)| b.minus(*a)));
-            seed_bytes += varint_len(zigzag(seed.widen()));
-            let (bytes, constant) = plan_blocks(next, &mut self.blocks[order % 2]);
-            // Past the best order every further one adds noise: stop at the first that does not help.
-            if seed_bytes + bytes >= self.bytes {
-                break;
-            }
-            self.seeds[order - 1] = seed;
-            (self.order, self.constant, self.bytes) = (order, constant, seed_bytes + bytes);
-        }
-        self.bytes
+        let remainder = self.differences.get(self.order..).unwrap_or_default();
+        let (blocks, constant) = plan_blocks(remainder, &mut self.blocks);
+        self.constant = constant;
+        if values.is_empty() { 0 } else { bytes + blocks }
     }
 
     /// Appends the planned column; `flags` may carry [`OWNER_FLAG`].
-    pub fn write(&self, values: &[L], flags: u8, out: &mut Vec<u8>) {
-        if values.is_empty() {
-            return;
-        }
+    pub fn write(&self, flags: u8, out: &mut Vec<u8>) {
+        self.write_shifted(0, flags, out);
+    }
+
+    /// Appends the column of the planned values plus `shift`.
+    fn write_shifted(&self, shift: i64, flags: u8, out: &mut Vec<u8>) {
+        let remainder = self.differences.get(self.order..).unwrap_or_default();
+        let Some(first) = remainder.first() else { return };
         out.push(self.order as u8 | if self.constant { CONSTANT } else { 0 } | flags);
-        for seed in &self.seeds[..self.order] {
-            put_zigzag(out, seed.widen());
+        // Only what is a value, not a difference, moves with the shift: the first seed, or the bases of order 0.
+        for (i, seed) in self.seeds[..self.order].iter().enumerate() {
+            put_zigzag(out, seed.widen().wrapping_add(if i == 0 { shift } else { 0 }));
         }
-        let remainder = if self.order == 0 { values } else { &self.differences[self.order % 2] };
+        let mut shift = if self.order == 0 { shift } else { 0 };
         if self.constant {
-            put_zigzag(out, remainder.first().map_or(0, |c| c.widen()));
+            put_zigzag(out, first.widen().wrapping_add(shift));
             return;
         }
         let mut previous = L::default();
-        for (values, block) in remainder.chunks(BLOCK).zip(&self.blocks[self.order % 2]) {
-            write_block(values, block, previous, out);
-            previous = block.base;
+        for (values, block) in remainder.chunks(BLOCK).zip(&self.blocks) {
+            let base = block.base.minus(previous).widen().wrapping_add(shift);
+            write_block(values, block, base, out);
+            (previous, shift) = (block.base, 0);
         }
     }
+}
 
-    /// Plans and writes.
-    pub fn encode(&mut self, values: &[L], flags: u8, out: &mut Vec<u8>) {
-        self.plan(values);
-        self.write(values, flags, out);
+/// Encoder of i64 columns: in 32-bit lanes when their range allows, to the same bytes.
+#[derive(Debug, Default)]
+pub struct WidePlanner {
+    wide: Planner<i64>,
+    narrow: Planner<i32>,
+    values: Vec<i32>,
+    shift: Option<i64>,
+}
+
+impl WidePlanner {
+    /// As [`Planner::set_thorough`].
+    pub fn set_thorough(&mut self, thorough: bool) {
+        self.wide.set_thorough(thorough);
+        self.narrow.set_thorough(thorough);
     }
+
+    /// As [`Planner::plan`].
+    pub fn plan(&mut self, values: &[i64]) -> usize {
+        let (low, high) = range(values);
+        self.shift =
+            (high.wrapping_sub(low) as u64 <= NARROW_RANGE).then(|| values.first().copied().unwrap_or(0));
+        let Some(shift) = self.shift else { return self.wide.plan(values) };
+        self.values.clear();
+        self.values.extend(values.iter().map(|v| v.wrapping_sub(shift) as i32));
+        self.narrow.plan(&self.values) + varint_len(zigzag(shift)) - 1
+    }
+
+    /// Whether the planned column can be read in 32-bit lanes, as far as its values fit them.
+    pub fn is_narrow(&self) -> bool {
+        self.shift.is_some()
+    }
+
+    /// As [`Planner::write`].
+    pub fn write(&self, flags: u8, out: &mut Vec<u8>) {
+        match self.shift {
+            Some(shift) => self.narrow.write_shifted(shift, flags, out),
+            None => self.wide.write(flags, out),
+        }
+    }
+}
+
+/// `values[from..]` are differences of order `from`; makes those after the first differences of the next order.
+#[inline]
+fn differentiate<L: Lane>(values: &mut [L], from: usize) {
+    let Some(mut before) = values.get(from).copied() else { return };
+    for value in values.iter_mut().skip(from + 1) {
+        let now = *value;
+        *value = now.minus(before);
+        before = now;
+    }
+}
+
+/// The order whose differences pack best, by some blocks of long columns unless `thorough`; `sample` is working space.
+fn choose_order<L: Lane>(values: &[L], thorough: bool, sample: &mut Vec<L>) -> usize {
+    let stride = if thorough || values.len() <= SAMPLED_BLOCKS * BLOCK { 1 } else { SAMPLE_STRIDE };
+    sample.clear();
+    values.chunks(BLOCK).step_by(stride).for_each(|chunk| sample.extend_from_slice(chunk));
+    let mut best = (0, usize::MAX);
+    for order in 0..=ORDER_MAX.min(values.len().saturating_sub(1)) {
+        let mut total = 0;
+        for chunk in sample.chunks_mut(BLOCK) {
+            if order > 0 {
+                differentiate(chunk, order - 1);
+            }
+            let Some(remainder) = chunk.get(order..).filter(|r| !r.is_empty()) else { continue };
+            let (block, size) = plan_block(remainder);
+            // Scaled to the whole block, so that every order is judged by as many values.
+            total += size * chunk.len() / remainder.len() + varint_len(zigzag(block.base.widen()));
+        }
+        if total < best.1 {
+            best = (order, total);
+        } else if total > best.1 + best.1 / 32 {
+            // Past the best order each further one adds noise.
+            break;
+        }
+    }
+    best.0
 }
 
 /// Plans every block; returns the bytes without the leading order and seeds, and whether all values are equal.
@@ -126,42 +198,10 @@ fn plan_blocks<L: Lane>(values: &[L], blocks: &mut Vec<Block<L>>) -> (usize, boo
     }
 }
 
-fn range<L: Lane>(values: &[L]) -> (L, L) {
-    let first = values.first().copied().unwrap_or_default();
-    values.iter().fold((first, first), |(low, high), v| (low.min(*v), high.max(*v)))
-}
-
-/// Chooses the width and how many values stand aside; the size is that of patches and packed bits.
-fn plan_block<L: Lane>(values: &[L]) -> (Block<L>, usize) {
-    let (base, high) = range(values);
-    let bits = |top: L| 64 - top.minus(base).to_bits().leading_zeros() as usize;
-    let widest = bits(high);
-    let mut best = (Block { base, width: widest as u8, patches: 0 }, packed_len(values.len(), widest));
-    let mut width = widest;
-    // Each turn puts aside the values of the greatest width left, and goes on with the next greatest.
-    while width > 1 {
-        let limit = base.plus(L::from_bits((1u64 << (width - 1)) - 1));
-        let (mut aside, mut top) = (0usize, base);
-        for value in values {
-            aside += usize::from(*value > limit);
-            top = top.max(if *value > limit { base } else { *value });
-        }
-        width = bits(top);
-        let size = 1 + aside * (1 + (widest - width).div_ceil(7)) + packed_len(values.len(), width);
-        if size < best.1 {
-            best = (Block { base, width: width as u8, patches: aside as u8 }, size);
-        }
-        if aside > PATCHES_MAX || size > best.1 + 48 {
-            break;
-        }
-    }
-    best
-}
-
-fn write_block<L: Lane>(values: &[L], block: &Block<L>, previous: L, out: &mut Vec<u8>) {
+fn write_block<L: Lane>(values: &[L], block: &Block<L>, base: i64, out: &mut Vec<u8>) {
     let width = usize::from(block.width);
     out.push(block.width | if block.patches > 0 { PATCHED } else { 0 });
-    put_zigzag(out, block.base.minus(previous).widen());
+    put_zigzag(out, base);
     if block.patches > 0 {
         out.push(block.patches);
         for (index, value) in values.iter().enumerate() {
@@ -279,7 +319,7 @@ mod tests {
     fn roundtrip<L: Lane>(values: &[L]) -> Vec<u8> {
         let (mut planner, mut out) = (Planner::default(), Vec::new());
         let planned = planner.plan(values);
-        planner.write(values, 0, &mut out);
+        planner.write(0, &mut out);
         assert!(out.len() <= planned, "{} bytes written, {planned} planned", out.len());
         let mut read = vec![L::default(); values.len()];
         let mut reader = Reader::new(&out);
@@ -344,6 +384,15 @@ mod tests {
         #[test]
         fn every_column_comes_back(values in column()) {
             roundtrip(&values);
+            let (mut planner, mut either, mut wide) = (WidePlanner::default(), Vec::new(), Vec::new());
+            planner.plan(&values);
+            planner.write(0, &mut either);
+            planner.wide.plan(&values);
+            planner.wide.write(0, &mut wide);
+            let mut read = vec![0i64; values.len()];
+            decode(&mut Reader::new(&either), &mut read).unwrap();
+            prop_assert_eq!(&values, &read);
+            prop_assert!(either.len() <= wide.len() + wide.len() / 8 + 8, "{} {}", either.len(), wide.len());
             let narrow: Vec<i32> = values.iter().map(|v| *v as i32).collect();
             roundtrip(&narrow);
         }

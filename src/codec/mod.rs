@@ -16,6 +16,7 @@ pub mod bytes;
 pub mod extra;
 pub mod grid;
 pub mod int;
+mod simd;
 pub mod summary;
 pub mod value;
 

@@ -9,19 +9,22 @@
 //!          then, possibly compressed:
 //!   0 CONST    the value's bits, most significant byte first, trailing zero bytes dropped
 //!   1 GRID     divisor, exceptions, INT of k [INT of residuals]      value = k / divisor, residual ulps on
+//!              (residuals in 32-bit lanes)
 //!   2 F32      exceptions, INT over the order of f32 (32-bit lanes)
 //!   3 F64      INT over the order of f64
-//!   4 GRID32   as GRID, the quotient rounded to f32, residuals (32-bit lanes) in ulps of f32
+//!   4 GRID32   as GRID, the quotient rounded to f32, residuals in ulps of f32
 //! divisor    := varint: 2d, or 1 and then the bits of an f64
-//! exceptions := varint (count << 1 | residuals follow) | count x { varint gap, u64 bits }
+//! exceptions := varint (count << 2 | flags) | count x { varint gap, u64 bits }
+//!               flags of a grid: 1 if residuals follow, 2 if k is in 32-bit lanes
 //! ```
 //!
 //! The order of floats: bits as a signed integer, negative ones with all but the sign inverted. A zstd frame holds
 //! its content size and no checksum.
 
 use super::bytes::{Reader, put_varint};
-use super::grid::{self, Grid, POSITION_MAX, RESIDUAL_MAX, from_ordinal, from_ordinal32, ordinal, ordinal32};
-use super::int::{self, Planner};
+use super::grid::{self, Grid, POSITION_MAX, RESIDUAL_MAX, ordinal, ordinal32};
+use super::int::{self, Planner, WidePlanner};
+use super::simd;
 use crate::error::Malformed;
 use crate::limits::COLUMN_POINTS_MAX;
 
@@ -31,6 +34,9 @@ const F32: u8 = 2;
 const F64: u8 = 3;
 const GRID32: u8 = 4;
 const ZSTD: u8 = 0x80;
+/// Flags of a grid's exceptions.
+const RESIDUALS: u8 = 1;
+const NARROW: u8 = 2;
 
 const ZSTD_LEVEL: i32 = 1;
 const ZSTD_MAGIC: [u8; 4] = 0xfd2f_b528_u32.to_le_bytes();
@@ -52,16 +58,14 @@ pub enum Compression {
 pub struct Scratch {
     sample: Vec<f64>,
     positions: Vec<i64>,
-    residuals: Vec<i64>,
-    narrow_residuals: Vec<i32>,
+    residuals: Vec<i32>,
     wide: Vec<i64>,
     narrow: Vec<i32>,
     exceptions: Vec<u32>,
     wide_plan: Planner<i64>,
     narrow_plan: Planner<i32>,
-    position_plan: Planner<i64>,
-    residual_plan: Planner<i64>,
-    narrow_residual_plan: Planner<i32>,
+    position_plan: WidePlanner,
+    residual_plan: Planner<i32>,
     frame: Vec<u8>,
     body: Vec<u8>,
     compressor: Option<zstd::bulk::Compressor<'static>>,
@@ -77,6 +81,12 @@ impl std::fmt::Debug for Scratch {
 /// Appends a column.
 pub fn encode(values: &[f64], compression: Compression, scratch: &mut Scratch, out: &mut Vec<u8>) {
     let start = out.len();
+    // Whoever waits for zstd can wait for this.
+    let thorough = compression == Compression::Zstd;
+    scratch.wide_plan.set_thorough(thorough);
+    scratch.narrow_plan.set_thorough(thorough);
+    scratch.position_plan.set_thorough(thorough);
+    scratch.residual_plan.set_thorough(thorough);
     encode_plain(values, scratch, out);
     if compression == Compression::Zstd {
         compress(start, scratch, out);
@@ -94,7 +104,7 @@ fn encode_plain(values: &[f64], s: &mut Scratch, out: &mut Vec<u8>) {
     }
 
     let exceptions_max = values.len() / 32;
-    let others = values.iter().filter(|v| !is_f32(**v)).count();
+    let others = count_not_f32(values, exceptions_max);
     let single = others <= exceptions_max;
     let exception_bytes = |count: usize| 2 + count * 10;
 
@@ -103,32 +113,37 @@ fn encode_plain(values: &[f64], s: &mut Scratch, out: &mut Vec<u8>) {
     s.sample.extend(values.iter().step_by(stride).filter(|v| v.is_finite()));
     let grid = grid::find(&s.sample, single, values.len(), *first, *last);
     let mut grid_bytes = usize::MAX;
+    let mut residuals = false;
     if let Some(grid) = grid {
-        let outside = locate_all(grid, values, &mut s.positions, &mut s.residuals);
-        if outside <= values.len() / 8 {
-            grid_bytes = 8 + exception_bytes(outside) + s.position_plan.plan(&s.positions);
-            if grid.single {
-                s.narrow_residuals.clear();
-                s.narrow_residuals.extend(s.residuals.iter().map(|r| *r as i32));
-                grid_bytes += s.narrow_residual_plan.plan(&s.narrow_residuals);
-            } else {
+        residuals = !locate_exactly(grid, values, &mut s.positions);
+        s.exceptions.clear();
+        if residuals {
+            residuals = locate_nearly(grid, values, s);
+        }
+        if s.exceptions.len() <= values.len() / 8 {
+            grid_bytes = 4 + exception_bytes(s.exceptions.len()) + s.position_plan.plan(&s.positions);
+            if residuals {
                 grid_bytes += s.residual_plan.plan(&s.residuals);
             }
         }
     }
 
     // A small grid cannot be beaten by the order of its floats; a wide one can.
-    let plain_bytes = if grid_bytes.saturating_mul(4) < values.len() {
+    let plain_bytes = if grid_bytes.saturating_mul(2) < values.len() {
         usize::MAX
     } else if single {
         s.narrow.clear();
-        let mut previous = 0;
-        s.narrow.extend(values.iter().map(|v| {
-            if is_f32(*v) {
-                previous = ordinal32(*v as f32);
-            }
-            previous
-        }));
+        if others == 0 {
+            s.narrow.extend(values.iter().map(|v| ordinal32(*v as f32)));
+        } else {
+            let mut previous = 0;
+            s.narrow.extend(values.iter().map(|v| {
+                if is_f32(*v) {
+                    previous = ordinal32(*v as f32);
+                }
+                previous
+            }));
+        }
         exception_bytes(others) + s.narrow_plan.plan(&s.narrow)
     } else {
         s.wide.clear();
@@ -137,33 +152,39 @@ fn encode_plain(values: &[f64], s: &mut Scratch, out: &mut Vec<u8>) {
     };
 
     if let (Some(grid), true) = (grid, grid_bytes < plain_bytes) {
-        s.exceptions.clear();
-        let located = s.positions.iter().zip(&s.residuals);
-        s.exceptions.extend(
-            (0u32..)
-                .zip(values.iter().zip(located))
-                .filter_map(|(i, (v, (k, r)))| (grid.value(*k, *r).to_bits() != v.to_bits()).then_some(i)),
-        );
-        let residuals = s.residuals.iter().any(|r| *r != 0);
+        let narrow = s.position_plan.is_narrow() && s.positions.iter().all(|k| i32::try_from(*k).is_ok());
+        let flags = if residuals { RESIDUALS } else { 0 } | if narrow { NARROW } else { 0 };
         out.push(if grid.single { GRID32 } else { GRID });
         put_divisor(grid.divisor, out);
-        put_exceptions(&s.exceptions, residuals, values, out);
-        s.position_plan.write(&s.positions, 0, out);
-        if residuals && grid.single {
-            s.narrow_residual_plan.write(&s.narrow_residuals, 0, out);
-        } else if residuals {
-            s.residual_plan.write(&s.residuals, 0, out);
+        put_exceptions(&s.exceptions, flags, values, out);
+        s.position_plan.write(0, out);
+        if residuals {
+            s.residual_plan.write(0, out);
         }
     } else if single {
         s.exceptions.clear();
-        s.exceptions.extend((0u32..).zip(values).filter_map(|(i, v)| (!is_f32(*v)).then_some(i)));
+        if others > 0 {
+            s.exceptions.extend((0u32..).zip(values).filter_map(|(i, v)| (!is_f32(*v)).then_some(i)));
+        }
         out.push(F32);
-        put_exceptions(&s.exceptions, false, values, out);
-        s.narrow_plan.write(&s.narrow, 0, out);
+        put_exceptions(&s.exceptions, 0, values, out);
+        s.narrow_plan.write(0, out);
     } else {
         out.push(F64);
-        s.wide_plan.write(&s.wide, 0, out);
+        s.wide_plan.write(0, out);
     }
+}
+
+/// How many values do not survive as f32; stops counting when they are too many.
+fn count_not_f32(values: &[f64], max: usize) -> usize {
+    let mut count = 0;
+    for chunk in values.chunks(128) {
+        count += chunk.iter().filter(|v| !is_f32(**v)).count();
+        if count > max {
+            break;
+        }
+    }
+    count
 }
 
 /// Whether a value survives as f32. NaN does not: payloads are not promised by conversions.
@@ -172,30 +193,57 @@ fn is_f32(value: f64) -> bool {
     f64::from(value as f32) == value
 }
 
-/// Puts every value on the grid; those that do not come back take their predecessor's place. Returns how many.
-fn locate_all(grid: Grid, values: &[f64], positions: &mut Vec<i64>, residuals: &mut Vec<i64>) -> usize {
-    positions.clear();
-    residuals.clear();
-    let (mut outside, mut previous) = (0, 0);
-    for value in values {
-        let (k, residual) = grid.locate(*value);
-        let comes_back = residual.unsigned_abs() <= RESIDUAL_MAX as u64
-            && k.abs() < POSITION_MAX
-            && grid.value(k, residual).to_bits() == value.to_bits();
-        if comes_back {
-            previous = k;
-            residuals.push(residual);
-        } else {
-            outside += 1;
-            residuals.push(0);
-        }
-        positions.push(previous);
+/// Puts every value on the grid; true if all come back exactly.
+fn locate_exactly(grid: Grid, values: &[f64], positions: &mut Vec<i64>) -> bool {
+    positions.resize(values.len(), 0);
+    let mut misses = 0u64;
+    for (value, k) in values.iter().zip(positions.iter_mut()) {
+        let x = value * grid.divisor;
+        let x = if x.abs() < POSITION_MAX as f64 { x } else { 0.0 };
+        *k = grid::nearest(x);
+        misses |= grid.value(*k, 0).to_bits() ^ value.to_bits();
     }
-    outside
+    misses == 0
+}
+
+/// Puts every value on the grid as well as it goes; values that do not come back become exceptions. Returns whether
+/// residuals are needed.
+fn locate_nearly(grid: Grid, values: &[f64], s: &mut Scratch) -> bool {
+    let near = locate_within(grid, RESIDUAL_MAX, values, s);
+    if near > 0 && near <= values.len() / 64 {
+        // A few values off the grid are cheaper as exceptions than a column of residuals is.
+        locate_within(grid, 0, values, s);
+        return false;
+    }
+    near > 0
+}
+
+/// Makes exceptions of the values further than `residual_max` from the grid, which take their predecessor's place;
+/// returns how many others have a residual.
+fn locate_within(grid: Grid, residual_max: u64, values: &[f64], s: &mut Scratch) -> usize {
+    s.exceptions.clear();
+    s.residuals.resize(values.len(), 0);
+    let (mut previous, mut near) = (0, 0);
+    let places = s.positions.iter_mut().zip(s.residuals.iter_mut());
+    for ((i, value), (position, place)) in (0u32..).zip(values).zip(places) {
+        let (k, residual) = grid.locate(*value);
+        let comes_back = residual.unsigned_abs() <= residual_max
+            && grid.value(k, residual).to_bits() == value.to_bits()
+            && k.abs() < POSITION_MAX;
+        if comes_back {
+            (previous, *place) = (k, residual as i32);
+            near += usize::from(residual != 0);
+        } else {
+            s.exceptions.push(i);
+            *place = 0;
+        }
+        *position = previous;
+    }
+    near
 }
 
 fn put_divisor(divisor: f64, out: &mut Vec<u8>) {
-    if divisor >= 1.0 && divisor < 4e9 && divisor.fract() == 0.0 {
+    if (1.0..4e9).contains(&divisor) && divisor.fract() == 0.0 {
         put_varint(out, (divisor as u64) << 1);
     } else {
         put_varint(out, 1);
@@ -203,8 +251,8 @@ fn put_divisor(divisor: f64, out: &mut Vec<u8>) {
     }
 }
 
-fn put_exceptions(exceptions: &[u32], flag: bool, values: &[f64], out: &mut Vec<u8>) {
-    put_varint(out, (exceptions.len() as u64) << 1 | u64::from(flag));
+fn put_exceptions(exceptions: &[u32], flags: u8, values: &[f64], out: &mut Vec<u8>) {
+    put_varint(out, (exceptions.len() as u64) << 2 | u64::from(flags));
     let mut next = 0;
     for at in exceptions {
         put_varint(out, u64::from(at - next));
@@ -290,48 +338,51 @@ fn decode_body(kind: u8, body: &[u8], out: &mut [f64], s: &mut Scratch) -> Resul
         }
         GRID | GRID32 => {
             let grid = Grid { divisor: read_divisor(&mut reader)?, single: kind == GRID32 };
-            let (mut exceptions, count, residuals) = skip_exceptions(&mut reader, out.len())?;
-            s.positions.resize(out.len(), 0);
-            int::decode(&mut reader, &mut s.positions)?;
-            // One check of all positions: |k| < 2^51, where `grid::float` is exact.
-            let far = s.positions.iter().fold(0, |far, k| far | (k.wrapping_add(POSITION_MAX) as u64 >> 52));
-            if far != 0 {
-                return Err(reader.malformed("grid positions below 2^51", far));
-            }
-            if !residuals {
-                for (value, k) in out.iter_mut().zip(&s.positions) {
-                    *value = grid.value(*k, 0);
-                }
-            } else if grid.single {
-                s.narrow_residuals.resize(out.len(), 0);
-                int::decode(&mut reader, &mut s.narrow_residuals)?;
-                for (value, (k, r)) in out.iter_mut().zip(s.positions.iter().zip(&s.narrow_residuals)) {
-                    *value = grid.value(*k, i64::from(*r));
+            let (mut exceptions, count, flags) = skip_exceptions(&mut reader, out.len())?;
+            if flags & NARROW != 0 {
+                s.narrow.resize(out.len(), 0);
+                int::decode(&mut reader, &mut s.narrow)?;
+                if flags & RESIDUALS == 0 {
+                    simd::quotients(&s.narrow, grid.divisor, grid.single, out);
+                } else {
+                    out.iter_mut().zip(&s.narrow).for_each(|(value, k)| *value = f64::from(*k));
                 }
             } else {
+                s.wide.resize(out.len(), 0);
+                int::decode(&mut reader, &mut s.wide)?;
+                // One check of all positions: |k| < 2^51, where `grid::float` is exact.
+                let far = s.wide.iter().fold(0, |far, k| far | (k.wrapping_add(POSITION_MAX) as u64 >> 52));
+                if far != 0 {
+                    return Err(reader.malformed("grid positions below 2^51", far));
+                }
+                out.iter_mut().zip(&s.wide).for_each(|(value, k)| *value = grid::float(*k));
+                if flags & RESIDUALS == 0 {
+                    grid.points(out);
+                }
+            }
+            if flags & RESIDUALS != 0 {
                 s.residuals.resize(out.len(), 0);
                 int::decode(&mut reader, &mut s.residuals)?;
-                for (value, (k, r)) in out.iter_mut().zip(s.positions.iter().zip(&s.residuals)) {
-                    *value = grid.value(*k, *r);
+                for (value, r) in out.iter_mut().zip(&s.residuals) {
+                    *value = grid.point(*value, i64::from(*r));
                 }
             }
             place_exceptions(&mut exceptions, count, out)?;
         }
         F32 => {
-            let (mut exceptions, count, _) = skip_exceptions(&mut reader, out.len())?;
+            let (mut exceptions, count, flags) = skip_exceptions(&mut reader, out.len())?;
+            if flags != 0 {
+                return Err(reader.malformed("no flags of a grid", u64::from(flags)));
+            }
             s.narrow.resize(out.len(), 0);
             int::decode(&mut reader, &mut s.narrow)?;
-            for (value, o) in out.iter_mut().zip(&s.narrow) {
-                *value = f64::from(from_ordinal32(*o));
-            }
+            simd::floats32(&s.narrow, out);
             place_exceptions(&mut exceptions, count, out)?;
         }
         F64 => {
             s.wide.resize(out.len(), 0);
             int::decode(&mut reader, &mut s.wide)?;
-            for (value, o) in out.iter_mut().zip(&s.wide) {
-                *value = from_ordinal(*o);
-            }
+            simd::floats64(&s.wide, out);
         }
         _ => return Err(reader.malformed("a kind of value column", u64::from(kind))),
     }
@@ -348,18 +399,15 @@ fn read_divisor(reader: &mut Reader<'_>) -> Result<f64, Malformed> {
     }
 }
 
-/// Checks the exceptions and steps over them; returns where they start, how many there are, and the flag.
-fn skip_exceptions<'a>(
-    reader: &mut Reader<'a>,
-    points: usize,
-) -> Result<(Reader<'a>, usize, bool), Malformed> {
-    let head = reader.bounded(2 * points + 1, "at most one exception per value")?;
+/// Checks the exceptions and steps over them; returns where they start, how many there are, and the flags.
+fn skip_exceptions<'a>(reader: &mut Reader<'a>, points: usize) -> Result<(Reader<'a>, usize, u8), Malformed> {
+    let head = reader.bounded(4 * points + 3, "at most one exception per value")?;
     let start = reader.clone();
-    for _ in 0..head >> 1 {
+    for _ in 0..head >> 2 {
         reader.varint()?;
         reader.u64()?;
     }
-    Ok((start, head >> 1, head & 1 != 0))
+    Ok((start, head >> 2, (head & 3) as u8))
 }
 
 fn place_exceptions(reader: &mut Reader<'_>, count: usize, out: &mut [f64]) -> Result<(), Malformed> {

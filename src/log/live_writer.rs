@@ -21,6 +21,7 @@ use crate::format::live::{
 use crate::id::WriterId;
 use crate::limits::{LIVE_BLOCK_BYTES, LIVE_RECORD_BYTES};
 use crate::log::live_path;
+use crate::log::writer::CLOSED;
 use crate::model::Point;
 use crate::vfs::{HeldLock, OpenMode, SharedWords, Vfs, VfsFile};
 
@@ -95,6 +96,8 @@ struct LiveState {
     declaration_blocks: u64,
     /// By series number: whether this file declares it.
     declared: Vec<bool>,
+    /// Nothing is logged any more.
+    ended: bool,
     /// Records of one call before they are published: (block, word, words). Kept for its memory.
     group: Vec<(usize, usize, [u64; 4])>,
 }
@@ -191,6 +194,7 @@ impl LiveWriter {
                 declarations: None,
                 declaration_blocks: 0,
                 declared: Vec::new(),
+                ended: false,
                 group: Vec::new(),
             }),
             space: Condvar::new(),
@@ -285,10 +289,16 @@ impl LiveWriter {
                 state = self.declare(state, declaration, wake)?;
             }
         }
-        let room = state.room();
-        if points.len() > room {
-            let wanted = (points.len() - room).div_ceil(BLOCK_RECORDS);
+        // Waiting lets others log, so the room is measured again after it.
+        while let missing @ 1.. = points.len().saturating_sub(state.room()) {
+            let wanted = missing.div_ceil(BLOCK_RECORDS);
+            if state.free.len() >= wanted {
+                break;
+            }
             state = self.reserve(state, wanted, wake)?;
+        }
+        if state.ended {
+            return Err(Error::Poisoned { reason: CLOSED.into() });
         }
         let mut group = std::mem::take(&mut state.group);
         group.clear();
@@ -416,6 +426,11 @@ impl LiveWriter {
         }
         self.space.notify_all();
         Ok(())
+    }
+
+    /// Refuses every later point.
+    pub(crate) fn end(&self) {
+        self.lock().ended = true;
     }
 
     /// Makes all records durable. The segment was synced before.

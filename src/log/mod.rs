@@ -21,11 +21,11 @@ use std::path::{Path, PathBuf};
 pub(crate) use column_reader::{ColumnPlace, ColumnReader, DecodedColumn};
 pub(crate) use live_reader::{LiveRecord, LiveWindow, read_live_windows};
 pub(crate) use origin_stream::OriginStream;
-pub(crate) use reader::{LogReader, Problem, SeriesPart, View, event_offsets};
+pub(crate) use reader::{BlobReader, LogReader, Problem, SeriesPart, View, event_offsets, read_event};
 pub(crate) use recover::{RecoverReport, recover_dead_writers, uncovered};
 pub(crate) use seal::{CompactOutcome, compact_segments, holds_points_of, is_worth_sealing};
-pub(crate) use segment_reader::{Damage, Segment};
-pub(crate) use writer::{BulkColumn, LogWriter, SeriesNumber, WriterOptions};
+pub(crate) use segment_reader::{Damage, Segment, SegmentState};
+pub(crate) use writer::{BulkColumn, LogWriter, SeriesNumber, WriterOptions, blob_address};
 
 use crate::id::WriterId;
 

@@ -3,9 +3,10 @@
 //! Contract: takes the columns of any number of segments, overlapping or repeated, and gives consecutive runs of
 //! ordinals. A hole in the ordinals ends a run; the caller decides whether that is an error.
 
+use std::collections::HashMap;
+
 use crate::codec::extra::Extra;
 use crate::error::Result;
-use crate::limits::COLUMN_POINTS_MAX;
 use crate::log::column_reader::{ColumnPlace, ColumnReader, DecodedColumn};
 
 /// Columns of one origin, sorted, with what is left of the one being given out.
@@ -115,15 +116,7 @@ impl DecodedColumn {
             steps: part(&self.steps),
             timestamps_ms: part(&self.timestamps_ms),
             values: self.values.iter().skip(from).take(len).copied().collect(),
-            extras: self
-                .extras
-                .iter()
-                .map(|extra| Extra {
-                    kind: extra.kind,
-                    dictionary: extra.dictionary.clone(),
-                    indices: extra.indices.iter().skip(from).take(len).copied().collect(),
-                })
-                .collect(),
+            extras: self.extras.iter().map(|extra| joined(extra.kind, &[(extra, from, len)])).collect(),
         }
     }
 
@@ -133,27 +126,31 @@ impl DecodedColumn {
         self.timestamps_ms.extend(other.timestamps_ms);
         self.values.extend(other.values);
         for (mine, theirs) in self.extras.iter_mut().zip(other.extras) {
-            append_extra(mine, theirs);
+            let (ours, added) = (mine.indices.len(), theirs.indices.len());
+            *mine = joined(mine.kind, &[(mine, 0, ours), (&theirs, 0, added)]);
         }
     }
 }
 
-/// Joins two dictionaries; what nothing refers to any more is dropped, so dictionaries stay as long as a column at most.
-fn append_extra(mine: &mut Extra, theirs: Extra) {
-    let mut dictionary: Vec<Vec<u8>> = Vec::new();
-    let mut places = std::collections::HashMap::new();
-    let mut indices = Vec::with_capacity(mine.indices.len() + theirs.indices.len());
-    for extra in [&*mine, &theirs] {
-        for &index in &extra.indices {
-            let text = extra.dictionary.get(index as usize).cloned().unwrap_or_default();
-            let place = *places.entry(text).or_insert_with_key(|text| {
-                dictionary.push(text.clone());
-                dictionary.len() as u32 - 1
-            });
-            indices.push(place);
+/// Parts of extra columns put together: (column, first point, points) each. The dictionary holds what the points use and
+/// nothing else, as the codec wants it.
+fn joined(kind: u8, parts: &[(&Extra, usize, usize)]) -> Extra {
+    let mut extra = Extra { kind, dictionary: Vec::new(), indices: Vec::new() };
+    let mut places = HashMap::new();
+    for (part, from, len) in parts {
+        for point in *from..from + len {
+            let value = part.get(point);
+            let place = match places.get(value) {
+                Some(place) => *place,
+                None => {
+                    let place = extra.dictionary.len() as u32;
+                    extra.dictionary.push(value.to_vec());
+                    places.insert(value.to_vec(), place);
+                    place
+                }
+            };
+            extra.indices.push(place);
         }
     }
-    mine.dictionary = dictionary;
-    mine.indices = indices;
-    debug_assert!(mine.dictionary.len() <= 2 * COLUMN_POINTS_MAX);
+    extra
 }

@@ -15,7 +15,7 @@ use crate::format::declare::Declaration;
 use crate::format::directory::{EntityEntry, Extent, FrameEntry};
 use crate::format::event::{EntityKind, Event, Field, Value};
 use crate::format::event_record::{Record, decode_event};
-use crate::format::frame::FrameKind;
+use crate::format::frame::{FRAME_HEADER_BYTES, FrameKind};
 use crate::id::{BlobId, SegmentId, Uid, WriterId};
 use crate::log::segment_reader::{Segment, SegmentState};
 use crate::log::{LOG_DIR, parse_segment_name};
@@ -210,6 +210,18 @@ impl View {
         }
     }
 
+    /// All segments that were opened, those that others replace included.
+    pub(crate) fn all_segments(&self) -> impl Iterator<Item = &Arc<Segment>> {
+        self.all.values()
+    }
+
+    /// The same view with closed segments only: what is in them is durable and does not change.
+    pub(crate) fn closed(&self) -> Self {
+        let mut view = self.clone();
+        view.segments.retain(|(_, state)| state.footer.is_some());
+        view
+    }
+
     /// Segments that others replace.
     pub(crate) fn replaced_segments(&self) -> Vec<Arc<Segment>> {
         let used: HashSet<SegmentId> = self.segments.iter().map(|(s, _)| s.header.id).collect();
@@ -302,11 +314,6 @@ impl View {
         others.filter(|s| holds(&s.state())).cloned().collect()
     }
 
-    /// All segments, replaced ones included.
-    pub(crate) fn all_segments(&self) -> impl Iterator<Item = &Arc<Segment>> {
-        self.all.values()
-    }
-
     /// The writer's live records below this are in segments: its own, or those of whoever recovered or folded them.
     pub(crate) fn live_to(&self, writer: WriterId) -> Result<u64> {
         let own = self.all.values().filter(|s| s.header.writer == writer);
@@ -347,33 +354,58 @@ impl View {
         Ok(self.find_blob(id)?.is_some())
     }
 
-    /// Streams a blob in chunks of at most 1 MiB; `false` if it is not stored.
-    pub(crate) fn read_blob(&self, id: BlobId, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<bool> {
-        let Some((segment, offset)) = self.find_blob(id)? else { return Ok(false) };
-        let frame = |offset: u64| {
-            let payload = segment.read_payload(offset, FrameKind::Blob)?;
-            decode_blob(&payload).map_err(|m| m.at(&segment.path, offset + 32))
-        };
-        match frame(offset)? {
-            BlobFrame::Whole { bytes, .. } => sink(&bytes)?,
-            BlobFrame::Manifest { chunks, .. } => {
-                for chunk in chunks {
-                    let BlobFrame::Chunk(bytes) = frame(chunk)? else {
-                        return Err(Error::corrupt(
-                            &segment.path,
-                            chunk,
-                            "a blob chunk",
-                            "another blob frame",
-                        ));
-                    };
-                    sink(&bytes)?;
-                }
+    /// A blob's bytes, streamed in chunks of at most 1 MiB; `None` if it is not stored.
+    pub(crate) fn blob_reader(&self, id: BlobId) -> Result<Option<BlobReader>> {
+        let Some((segment, offset)) = self.find_blob(id)? else { return Ok(None) };
+        let mut reader = BlobReader { segment, chunks: Vec::new(), ready: Vec::new(), at: 0 };
+        match reader.frame(offset)? {
+            BlobFrame::Whole { bytes, .. } => reader.ready = bytes,
+            BlobFrame::Manifest { mut chunks, .. } => {
+                chunks.reverse();
+                reader.chunks = chunks;
             }
             BlobFrame::Chunk(_) => {
-                return Err(Error::corrupt(&segment.path, offset, "a blob's last frame", "a chunk"));
+                let path = &reader.segment.path;
+                return Err(Error::corrupt(path, offset, "a blob's last frame", "a chunk"));
             }
         }
-        Ok(true)
+        Ok(Some(reader))
+    }
+}
+
+/// Reads a blob.
+#[derive(Debug)]
+pub(crate) struct BlobReader {
+    segment: Arc<Segment>,
+    /// Offsets of the chunks that are still to come, the next one last.
+    chunks: Vec<u64>,
+    ready: Vec<u8>,
+    at: usize,
+}
+
+impl BlobReader {
+    fn frame(&self, offset: u64) -> Result<BlobFrame> {
+        let payload = self.segment.read_payload(offset, FrameKind::Blob)?;
+        decode_blob(&payload).map_err(|m| m.at(&self.segment.path, offset + FRAME_HEADER_BYTES as u64))
+    }
+}
+
+impl io::Read for BlobReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.ready.len() {
+            let Some(offset) = self.chunks.pop() else { return Ok(0) };
+            match self.frame(offset).map_err(io::Error::other)? {
+                BlobFrame::Chunk(bytes) => (self.ready, self.at) = (bytes, 0),
+                _ => return Err(io::Error::other(format!("no blob chunk at byte {offset}"))),
+            }
+        }
+        let ready = self.ready.get(self.at..).unwrap_or_default();
+        let len = ready.len().min(buffer.len());
+        if let (Some(to), Some(from)) = (buffer.get_mut(..len), ready.get(..len)) {
+            to.copy_from_slice(from);
+        }
+        self.at += len;
+        Ok(len)
     }
 }
 

@@ -31,6 +31,8 @@ use crate::id::Uid;
 use crate::limits::FRAME_BYTES_MAX;
 use crate::vfs::{OpenMode, Vfs, VfsFile};
 
+/// Bytes before a mark's offset that its crc covers.
+const MARK_BYTES: u64 = 64;
 /// Window of the backward search for the last directory.
 const SEARCH_BYTES: usize = 1024 * 1024;
 
@@ -71,6 +73,20 @@ pub(crate) struct SegmentState {
     pub damage: Arc<Vec<Damage>>,
     /// The writer's live records below this are covered by this segment or earlier ones.
     pub live_to: u64,
+}
+
+impl SegmentState {
+    /// Entities (not blobs) that it knows something of.
+    pub(crate) fn uids(&self) -> impl Iterator<Item = Uid> + '_ {
+        let rows = self.directories.iter().flat_map(|d| d.head.rows.iter().map(|r| (r.uid, r.kind)));
+        let tail = self.tail.entities.iter().map(|(uid, (kind, _))| (*uid, *kind));
+        rows.chain(tail).filter(|(_, kind)| *kind != BLOB_ENTITY).map(|(uid, _)| uid)
+    }
+
+    /// Whether it knows something of an entity. O(log n).
+    pub(crate) fn knows(&self, uid: Uid) -> bool {
+        self.tail.entities.contains_key(&uid) || self.directories.iter().any(|d| d.head.find(uid).is_some())
+    }
 }
 
 /// One segment file.
@@ -510,6 +526,13 @@ impl Segment {
             ));
         }
         directory.head.decode_block(self.header.writer, &block).map_err(|m| m.at(&self.path, offset))
+    }
+
+    /// A crc of the last bytes before `offset`, started from the segment's id: whether an index still fits.
+    pub(crate) fn mark_crc(&self, offset: u64) -> Result<u32> {
+        let from = offset.saturating_sub(MARK_BYTES);
+        let bytes = self.read(from, usize::try_from(offset - from).unwrap_or(0))?;
+        Ok(seeded_crc(frame_seed(self.header.id, offset), &bytes))
     }
 
     /// Whether it is closed for good.

@@ -29,13 +29,15 @@ use crate::limits::{
 use crate::log::live_writer::{Held, LiveWriter};
 use crate::log::seal::seal_segment;
 use crate::log::segment_writer::{BatchColumn, SegmentWriter};
-use crate::log::{LIVE_DIR, LOG_DIR, segment_path};
+use crate::log::{LIVE_DIR, LOG_DIR};
 use crate::model::{Point, Points};
 use crate::vfs::{FileSystem, Vfs, process};
 
 /// Most records handed over in one batch, so that it never has too many columns.
 const HANDOVER_RECORDS_MAX: u64 = 64 * 1024;
-/// Tries of a random writer id before giving up.
+/// Why a closed writer refuses.
+pub(super) const CLOSED: &str = "the store was closed";
+/// How long a drop waits for the thread before it leaves it behind.
 const DROP_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How a writer works.
@@ -255,9 +257,8 @@ impl LogWriter {
 
     /// Appends an event and columns of this writer's own series in one write: all of it is in the log or nothing.
     pub(crate) fn append_event_with(&self, event: &Event, columns: &[BulkColumn<'_>]) -> Result<()> {
-        self.shared.check()?;
         {
-            let mut side = lock(&self.shared.side);
+            let mut side = self.open_side()?;
             let mut record = std::mem::take(&mut side.record);
             record.clear();
             let appended = encode_event(event, &mut record).and_then(|()| {
@@ -266,9 +267,16 @@ impl LogWriter {
             });
             side.record = record;
             self.shared.noted(appended)?;
-            self.shared.roll(&mut side, false)?;
+            self.shared.roll_if_due(&mut side);
         }
         if self.shared.options.sync_always { self.sync() } else { self.start_thread() }
+    }
+
+    /// The segment side of a writer that is neither closed nor poisoned, which it stays while this is held.
+    fn open_side(&self) -> Result<MutexGuard<'_, SegmentSide>> {
+        let side = lock(&self.shared.side);
+        self.shared.check()?;
+        Ok(side)
     }
 
     /// Points that were logged before come first; while the columns go in, nobody logs: a point logged meanwhile would
@@ -281,7 +289,10 @@ impl LogWriter {
     ) -> Result<()> {
         let shared = &self.shared;
         let own = Origin::from(shared.id);
-        let live = shared.live.get().filter(|_| columns.iter().any(|c| c.series.origin == own));
+        let is_own = columns.iter().any(|c| c.series.origin == own);
+        // Without a live file, none is begun meanwhile.
+        let _none = (is_own && shared.live.get().is_none()).then(|| lock(&shared.live_begin));
+        let live = shared.live.get().filter(|_| is_own);
         let mut held = live.map(LiveWriter::hold);
         let mut live_to = 0;
         if let (Some(live), Some(held)) = (live, held.as_mut()) {
@@ -294,12 +305,11 @@ impl LogWriter {
     /// [`COLUMN_POINTS_MAX`] points; one batch.
     pub(crate) fn append_columns(&self, columns: &[BulkColumn<'_>]) -> Result<()> {
         let shared = &self.shared;
-        shared.check()?;
         {
-            let mut side = lock(&shared.side);
+            let mut side = self.open_side()?;
             let appended = self.append_with_held(&mut side, columns, None);
             shared.noted(appended)?;
-            shared.roll(&mut side, false)?;
+            shared.roll_if_due(&mut side);
         }
         if shared.options.sync_always { self.sync() } else { self.start_thread() }
     }
@@ -314,18 +324,16 @@ impl LogWriter {
     /// Streams a blob into the log; returns its id and length. What is stored already is not written again by the
     /// caller: ask [`crate::log::View::has_blob`] first where the id is known.
     pub(crate) fn put_blob(&self, source: &mut dyn std::io::Read) -> Result<(BlobId, u64)> {
-        self.shared.check()?;
-        let mut side = lock(&self.shared.side);
+        let mut side = self.open_side()?;
         let put = self.shared.put_blob(&mut side, source);
         let put = self.shared.noted(put)?;
-        self.shared.roll(&mut side, false)?;
+        self.shared.roll_if_due(&mut side);
         Ok(put)
     }
 
     /// Hands all points over, so that they are in segments.
     pub(crate) fn flush(&self) -> Result<()> {
-        self.shared.check()?;
-        let mut side = lock(&self.shared.side);
+        let mut side = self.open_side()?;
         let result = self.shared.hand_over(&mut side);
         self.shared.noted(result)?;
         self.shared.roll(&mut side, false)
@@ -342,15 +350,17 @@ impl LogWriter {
         self.shared.live.get().map_or(0, LiveWriter::pending)
     }
 
-    /// Hands over, closes and seals the segments, removes the live file. Further calls fail.
-    pub(crate) fn close(&self) -> Result<()> {
+    /// Hands over, closes and seals the segments, removes the live file. Further calls fail. Returns whether this call
+    /// closed something that was written.
+    pub(crate) fn close(&self) -> Result<bool> {
         if self.closed.swap(true, Ordering::AcqRel) {
-            return Ok(());
+            return Ok(false);
         }
         self.stop_thread();
+        let wrote = lock(&self.shared.side).next_number > 0 || self.shared.live.get().is_some();
         let result = self.shared.finish();
-        let _ = self.shared.poison.set("the store was closed".into());
-        result
+        let _ = self.shared.poison.set(CLOSED.into());
+        result.map(|()| wrote)
     }
 
     /// Ends the thread; one that hangs in a system call is left behind after half a second rather than hang the caller.
@@ -474,6 +484,12 @@ impl Shared {
         Ok(())
     }
 
+    /// Closes segments that are long enough. What was just appended is in the log whatever becomes of this: a full disk
+    /// is tried again later, anything worse is for the next call.
+    fn roll_if_due(&self, side: &mut SegmentSide) {
+        let _ = self.roll(side, false);
+    }
+
     /// Appends columns, or an event, or both as a group.
     fn append(
         &self,
@@ -521,20 +537,18 @@ impl Shared {
         Ok(())
     }
 
-    /// Moves all waiting points into batches.
+    /// Moves the points that wait now into batches; not those that come meanwhile, or it might never end.
     fn hand_over(&self, side: &mut SegmentSide) -> Result<()> {
         let Some(live) = self.live.get() else { return Ok(()) };
+        let end = live.waiting(&live.hold()).to;
         loop {
             let waiting = live.waiting(&live.hold());
-            let to = waiting.to.min(waiting.from + HANDOVER_RECORDS_MAX);
-            if waiting.from == to {
+            let to = end.min(waiting.from + HANDOVER_RECORDS_MAX);
+            if waiting.from >= to {
                 return Ok(());
             }
             self.append_waiting(side, &waiting, to)?;
             live.release(&mut live.hold(), to)?;
-            if to == waiting.to {
-                return Ok(());
-            }
         }
     }
 
@@ -694,8 +708,14 @@ impl Shared {
         self.check()?;
         {
             let mut side = lock(&self.side);
+            if let Some(live) = self.live.get() {
+                // First of all, so that no acknowledged point stays behind in the file that is removed below.
+                live.end();
+            }
             let result = self.hand_over(&mut side).and_then(|()| self.roll(&mut side, true));
             self.noted(result)?;
+            // Before the lock is free, so that nobody begins a segment behind the last one.
+            let _ = self.poison.set(CLOSED.into());
         }
         if let Some(live) = self.live.get() {
             // Its points are in segments that were synced when they were closed.
@@ -719,13 +739,15 @@ fn fill(source: &mut dyn std::io::Read, buffer: &mut [u8]) -> Result<usize> {
     Ok(at)
 }
 
+/// The content address of bytes.
+pub(crate) fn blob_address(bytes: &[u8]) -> BlobId {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(bytes);
+    blob_id(&hasher)
+}
+
 fn blob_id(hasher: &blake3::Hasher) -> BlobId {
     let mut bytes = [0; 16];
     hasher.finalize_xof().fill(&mut bytes);
     BlobId::from_bytes(bytes)
-}
-
-/// Where a writer's segment would be: for tests and reports.
-pub(crate) fn path_of(root: &Path, writer: WriterId, number: u64) -> PathBuf {
-    segment_path(&root.join(LOG_DIR), writer, number)
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::catalog::changes::{self, Resolution};
+use crate::catalog::rules;
 use crate::error::{Error, Result};
 use crate::id::Uid;
 use crate::model::{Experiment, Lifecycle};
@@ -101,25 +102,27 @@ impl Store {
         {
             let state = self.inner.current(Want::Experiments)?;
             if let Some(entity) = state.catalog.experiment_by_name(name) {
-                crate::catalog::rules::experiment_is_active(&state.catalog, entity)?;
+                rules::experiment_is_active(&state.catalog, entity)?;
                 let uid = entity.uid();
                 drop(state);
                 return self.handle(uid);
             }
         }
         let mut found = None;
-        self.inner.change(&[Want::Experiments], true, |catalog| match changes::get_or_create_experiment(
-            catalog,
-            name,
-            now_ms(),
-        )? {
-            Resolution::Exists(uid) => {
-                found = Some(uid);
-                Ok(Vec::new())
-            }
-            Resolution::Create { uid, operations } => {
-                found = Some(uid);
-                Ok(operations)
+        self.inner.change(&[Want::Experiments], true, |catalog| {
+            match changes::get_or_create_experiment(catalog, name, now_ms())? {
+                // Somebody made it (and perhaps deleted it) since the look above.
+                Resolution::Exists(uid) => {
+                    if let Some(entity) = catalog.experiment(uid) {
+                        rules::experiment_is_active(catalog, entity)?;
+                    }
+                    found = Some(uid);
+                    Ok(Vec::new())
+                }
+                Resolution::Create { uid, operations } => {
+                    found = Some(uid);
+                    Ok(operations)
+                }
             }
         })?;
         self.handle(found.ok_or_else(|| Error::not_found("experiment", name))?)

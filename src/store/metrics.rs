@@ -13,7 +13,6 @@ use crate::codec::bytes::Reader;
 use crate::codec::summary::Summary;
 use crate::error::{Error, Result};
 use crate::format::declare::OwnerKind;
-use crate::format::event::EntityKind;
 use crate::id::Uid;
 use crate::limits::COLUMN_POINTS_MAX;
 use crate::log::{ColumnReader, View};
@@ -96,8 +95,12 @@ fn origin_summary(parts: &OriginParts, reader: &mut ColumnReader) -> Result<Opti
     Ok(whole)
 }
 
-pub(crate) fn run_metrics(snapshot: &Snapshot, run: Uid) -> Result<RunMetrics> {
-    let mut all = RunMetrics::new();
+/// Summaries of a run's metrics by key.
+pub(crate) type RunSummaries = BTreeMap<String, Summary>;
+
+/// The summary of every metric of a run, from the log.
+pub(crate) fn run_summaries(snapshot: &Snapshot, run: Uid) -> Result<RunSummaries> {
+    let mut all = RunSummaries::new();
     let mut reader = ColumnReader::default();
     for (series, origins) in snapshot.run_series(run)? {
         if series.owner != OwnerKind::RUN {
@@ -110,19 +113,26 @@ pub(crate) fn run_metrics(snapshot: &Snapshot, run: Uid) -> Result<RunMetrics> {
             }
         }
         if let Some(summary) = whole {
-            let metric = MetricSummary {
-                key: series.key.to_string(),
-                points: summary.count,
-                latest: summary.latest,
-                last_step: summary.step_max,
-                min: summary.min.unwrap_or(f64::NAN),
-                max: summary.max.unwrap_or(f64::NAN),
-                nan_count: summary.nan_count,
-            };
-            all.insert(metric.key.clone(), metric);
+            all.insert(series.key.to_string(), summary);
         }
     }
     Ok(all)
+}
+
+fn metrics_from(summaries: RunSummaries) -> RunMetrics {
+    let metric = |(key, summary): (String, Summary)| {
+        let metric = MetricSummary {
+            key: key.clone(),
+            points: summary.count,
+            latest: summary.latest,
+            last_step: summary.step_max,
+            min: summary.min.unwrap_or(f64::NAN),
+            max: summary.max.unwrap_or(f64::NAN),
+            nan_count: summary.nan_count,
+        };
+        (key, metric)
+    };
+    summaries.into_iter().map(metric).collect()
 }
 
 impl Inner {
@@ -135,7 +145,13 @@ impl Inner {
                 return Ok(Arc::clone(&known.metrics));
             }
         }
-        let metrics = Arc::new(run_metrics(snapshot, run)?);
+        let indexed =
+            if live { None } else { self.index_image().and_then(|image| image.summaries(snapshot, run)) };
+        let summaries = match indexed {
+            Some(summaries) => summaries,
+            None => run_summaries(snapshot, run)?,
+        };
+        let metrics = Arc::new(metrics_from(summaries));
         if !live {
             let mut cache = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
             let view = Arc::clone(&snapshot.view);
@@ -208,6 +224,3 @@ impl Store {
         Ok(self.metrics(run_id)?.into_iter().map(|m| (m.key, m.last_step)).collect())
     }
 }
-
-/// Kinds are told apart in the catalog by number; runs are what has metrics.
-pub(crate) const RUN: EntityKind = EntityKind::RUN;

@@ -9,6 +9,7 @@ mod experiments;
 mod gc;
 mod histories;
 mod identity;
+mod indexing;
 mod maintenance;
 mod metrics;
 mod options;
@@ -16,7 +17,7 @@ pub mod report;
 mod runs;
 mod search;
 mod series;
-mod state;
+pub(crate) mod state;
 mod stats;
 
 use std::path::{Path, PathBuf};
@@ -41,6 +42,7 @@ pub use runs::{Metric, Run, RunOptions};
 pub use search::{ExperimentSearch, Page, RunSearch};
 pub use series::Series;
 
+use indexing::IndexImage;
 use metrics::MetricsCache;
 use state::{State, Want, claim_lock};
 
@@ -84,6 +86,8 @@ pub(crate) struct Inner {
     recovering: Mutex<()>,
     state: Mutex<State>,
     metrics: Mutex<MetricsCache>,
+    /// What the index said when everything was loaded.
+    index: OnceLock<IndexImage>,
 }
 
 impl Store {
@@ -123,6 +127,7 @@ impl Store {
             recovering: Mutex::new(()),
             state: Mutex::new(State::new(writer_id)),
             metrics: Mutex::default(),
+            index: OnceLock::new(),
         };
         // Refuses at once what a newer program wrote.
         inner.reader.refresh()?;
@@ -173,31 +178,29 @@ impl Store {
     /// # Errors
     /// Whatever the disk says; then nothing acknowledged is lost, and the next open goes on from there.
     pub fn close(self) -> Result<()> {
-        match &self.inner.writer {
-            Some(writer) => {
-                writer.close()?;
-                // What it leaves undone the next one does; nothing that was logged depends on it.
-                let _ = self.inner.tidy_up();
-                Ok(())
-            }
-            None => Ok(()),
-        }
+        self.inner.close()
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // After `close` this finds nothing left to do. A process that never wrote leaves everything as it is.
-        if let Some(writer) = self.writer.as_ref().filter(|w| !w.is_closed()) {
-            let wrote = writer.has_files();
-            if writer.close().is_ok() && wrote {
-                let _ = self.tidy_up();
-            }
-        }
+        // Errors are for `Store::close`; what was acknowledged is in the log whatever happens here.
+        let _ = self.close();
     }
 }
 
 impl Inner {
+    /// Closes the writer. After a first time, or in a process that never wrote, there is nothing to do.
+    fn close(&self) -> Result<()> {
+        let Some(writer) = &self.writer else { return Ok(()) };
+        if writer.close()? {
+            // What these leave undone the next one does; nothing that was logged depends on it.
+            let _ = self.tidy_up();
+            let _ = self.checkpoint();
+        }
+        Ok(())
+    }
+
     pub(crate) fn lock_state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -230,8 +233,25 @@ impl Inner {
     pub(crate) fn current(&self, want: Want) -> Result<MutexGuard<'_, State>> {
         let mut state = self.lock_state();
         state.refresh(&self.reader)?;
-        state.ensure(want)?;
+        self.ensure(&mut state, want)?;
         Ok(state)
+    }
+
+    /// Loads what is wanted; everything comes from the index if there is one.
+    fn ensure(&self, state: &mut State, want: Want) -> Result<()> {
+        if want == Want::All
+            && !state.has(Want::All)
+            && let Some((rows, image)) = self.load_index(state.view())
+        {
+            state.load_all(Some((rows, &image)))?;
+            let _ = self.index.set(image);
+        }
+        state.ensure(want)
+    }
+
+    /// The index, once everything was loaded from it.
+    pub(crate) fn index_image(&self) -> Option<&IndexImage> {
+        self.index.get()
     }
 
     /// One look at all data.
@@ -274,7 +294,7 @@ impl Inner {
             state.refresh(&self.reader)?;
         }
         for want in wants {
-            state.ensure(*want)?;
+            self.ensure(&mut state, *want)?;
         }
         let operations = change(&state.catalog)?;
         if operations.is_empty() && columns.is_empty() {

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use crate::catalog::changes::{self, NewRun, RunUpdate};
 use crate::catalog::rules;
 use crate::error::{Error, Result};
+use crate::format::event::Field;
 use crate::id::Uid;
 use crate::log::BulkColumn;
 use crate::model::{DatasetInput, Point, RunData, RunStatus};
@@ -238,18 +239,29 @@ impl Run {
         tags: &[(&str, &str)],
     ) -> Result<()> {
         rules::batch(metrics.len(), params.len(), tags.len())?;
+        let mut points = Vec::with_capacity(metrics.len());
         for (at, metric) in metrics.iter().enumerate() {
-            rules::metric_key(&metric.key, &format!("metrics[{at}]"))?;
-            let (value, timestamp_ms) = (metric.point.value, metric.point.timestamp_ms);
-            rules::metric_timestamp(&metric.key, value, timestamp_ms, &format!("metrics[{at}]"))?;
+            // Known series passed the rules once; where something is wrong the message names its place.
+            let place = || format!("metrics[{at}]");
+            if metric.point.timestamp_ms < 0 {
+                rules::metric_timestamp(
+                    &metric.key,
+                    metric.point.value,
+                    metric.point.timestamp_ms,
+                    &place(),
+                )?;
+            }
+            let series = match self.series(&metric.key) {
+                Ok(series) => series,
+                Err(error) => return Err(rules::metric_key(&metric.key, &place()).err().unwrap_or(error)),
+            };
+            points.push((series, metric.point));
         }
         if params.is_empty() && tags.is_empty() {
-            let points: Result<Vec<_>> =
-                metrics.iter().map(|m| Ok((self.series(&m.key)?, m.point))).collect();
-            return self.log_points(&points?);
+            return self.log_points(&points);
         }
         self.check_active()?;
-        let grouped = GroupedColumns::new(self, metrics)?;
+        let grouped = GroupedColumns::new(&points);
         let (uid, claim) = (self.inner.uid, !self.inner.own && !params.is_empty());
         let columns = grouped.columns();
         self.inner.store.inner.change_with(&[Want::Entity(uid)], claim, &columns, |catalog| {
@@ -318,8 +330,17 @@ impl Run {
     /// [`Error::InvalidArgument`] past MLflow's limits.
     pub fn log_inputs(&self, inputs: &[DatasetInput]) -> Result<()> {
         let uid = self.inner.uid;
-        let wants = [Want::Entity(uid)];
-        self.inner.store.inner.change(&wants, false, |catalog| changes::log_inputs(catalog, uid, inputs))?;
+        let store = &self.inner.store.inner;
+        let experiment = {
+            let state = store.current(Want::Entity(uid))?;
+            state.catalog.run(uid).and_then(|run| run.reference(Field::EXPERIMENT)).unwrap_or_default()
+        };
+        // A data set that was logged before keeps what it says, so it must be known, whoever logged it.
+        let dataset = |input: &DatasetInput| {
+            Want::Entity(changes::dataset_uid(experiment, &input.dataset.name, &input.dataset.digest))
+        };
+        let wants: Vec<Want> = std::iter::once(Want::Entity(uid)).chain(inputs.iter().map(dataset)).collect();
+        store.change(&wants, false, |catalog| changes::log_inputs(catalog, uid, inputs))?;
         Ok(())
     }
 
@@ -362,25 +383,21 @@ struct GroupedColumns {
 }
 
 impl GroupedColumns {
-    fn new(run: &Run, metrics: &[Metric]) -> Result<Self> {
-        let mut places: HashMap<&str, usize> = HashMap::new();
+    fn new(points: &[(Series, Point)]) -> Self {
+        let mut places: HashMap<u32, usize> = HashMap::new();
         let mut columns: Vec<(Series, Vec<i64>, Vec<i64>, Vec<f64>)> = Vec::new();
-        for metric in metrics {
-            let place = match places.get(metric.key.as_str()) {
-                Some(place) => *place,
-                None => {
-                    columns.push((run.series(&metric.key)?, Vec::new(), Vec::new(), Vec::new()));
-                    places.insert(&metric.key, columns.len() - 1);
-                    columns.len() - 1
-                }
-            };
+        for (series, point) in points {
+            let place = *places.entry(series.number().number).or_insert_with(|| {
+                columns.push((series.clone(), Vec::new(), Vec::new(), Vec::new()));
+                columns.len() - 1
+            });
             if let Some((_, steps, timestamps_ms, values)) = columns.get_mut(place) {
-                steps.push(metric.point.step);
-                timestamps_ms.push(metric.point.timestamp_ms);
-                values.push(metric.point.value);
+                steps.push(point.step);
+                timestamps_ms.push(point.timestamp_ms);
+                values.push(point.value);
             }
         }
-        Ok(Self { columns })
+        Self { columns }
     }
 
     fn columns(&self) -> Vec<BulkColumn<'_>> {

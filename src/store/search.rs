@@ -3,6 +3,7 @@
 //! Contract: MLflow's grammar, order and tokens (`query::grammar`); the extended dialect is for our API and CLI. Results
 //! are shared immutable snapshots, not copies.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -117,10 +118,11 @@ impl Store {
         let state = self.inner.current(Want::All)?;
         let catalog = &state.catalog;
         let mut runs = Vec::new();
-        let chosen: Vec<Uid> = if experiments.is_empty() {
+        // One experiment may be named twice, by its id and its uid.
+        let chosen: BTreeSet<Uid> = if experiments.is_empty() {
             catalog.experiments().map(|e| e.uid()).collect()
         } else {
-            experiments
+            experiments.into_iter().collect()
         };
         for experiment in chosen {
             for entity in catalog.runs_of(experiment).filter(|run| search.view.includes(run.lifecycle())) {

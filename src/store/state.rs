@@ -9,11 +9,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::catalog::{Catalog, Clock};
+use crate::catalog::{Catalog, Clock, Entity};
 use crate::error::{Error, Result};
 use crate::format::event::{EntityKind, Event, Operation};
 use crate::id::{Stamp, Uid, WriterId};
-use crate::log::{LogReader, View};
+use crate::log::{LogReader, View, event_offsets, read_event};
+use crate::store::indexing::IndexImage;
 use crate::vfs::{FileSystem, HeldLock, Vfs, process};
 
 /// What must be in memory before a question is answered.
@@ -99,7 +100,7 @@ impl State {
     pub(crate) fn ensure(&mut self, want: Want) -> Result<()> {
         match want {
             _ if self.all => Ok(()),
-            Want::All => self.load_all(),
+            Want::All => self.load_all(None),
             Want::Experiments if self.experiments => Ok(()),
             Want::Experiments => {
                 let view = Arc::clone(&self.view);
@@ -128,14 +129,32 @@ impl State {
         Ok(())
     }
 
-    fn load_all(&mut self) -> Result<()> {
+    /// Loads everything: from rows of the index and the events of segments that it does not cover, or from all events.
+    pub(crate) fn load_all(&mut self, index: Option<(Vec<Entity>, &IndexImage)>) -> Result<()> {
         let view = Arc::clone(&self.view);
         let (catalog, clock) = (&mut self.catalog, &mut self.clock);
-        view.for_each_event(&mut |event| {
+        let mut apply = |event: Event| {
             if catalog.apply(&event).is_ok() {
                 let _ = clock.observe(event.stamp);
             }
-        })?;
+        };
+        match index {
+            None => view.for_each_event(&mut apply)?,
+            Some((rows, image)) => {
+                for (segment, state) in view.segments.iter().filter(|(s, state)| !image.covers(s, state)) {
+                    for offset in event_offsets(segment, state, 0)? {
+                        read_event(segment, offset)?.into_iter().for_each(&mut apply);
+                    }
+                }
+                for row in rows {
+                    let newest = row.newest_stamp(|_, _| true);
+                    self.catalog.insert(row);
+                    if let Some(stamp) = newest {
+                        let _ = self.clock.observe(stamp);
+                    }
+                }
+            }
+        }
         self.all = true;
         Ok(())
     }
@@ -149,7 +168,7 @@ impl State {
     /// Applies an event that this process wrote.
     pub(crate) fn wrote(&mut self, event: &Event) -> Result<Stamp> {
         // What was created here is known in full; of others only what is loaded may be changed.
-        for operation in &event.operations {
+        for operation in event.operations.iter().filter(|_| !self.all) {
             let known = self.catalog.entry(operation.kind, operation.uid).is_some();
             if !known && self.view.entries(operation.uid)?.is_empty() {
                 self.loaded.insert(operation.uid);

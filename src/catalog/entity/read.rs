@@ -77,6 +77,16 @@ impl Entity {
             .map(|r| (self.key(r), self.stamp_of(r), self.value(r)))
     }
 
+    /// Field, key, stamp and value of every register, by field and key; winners only, emptied ones included.
+    pub fn all_entries(&self) -> impl Iterator<Item = (Field, &str, Stamp, ValueRef<'_>)> {
+        let mut last = None;
+        let winners = self.registers.iter().filter(move |r| {
+            let key = Some((r.field, self.key(r)));
+            std::mem::replace(&mut last, key) != key
+        });
+        winners.map(|r| (r.field, self.key(r), self.stamp_of(r), self.value(r)))
+    }
+
     /// The tags that are set, by key.
     pub fn tags(&self) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
         self.entries(Field::TAG).filter_map(|(key, _, value)| Some((key, value.lossy_text()?)))

@@ -1,0 +1,159 @@
+//! The examples at the end of every verb's help.
+//!
+//! Contract: every line that starts with `mlrs-db` parses; a test in `args` runs them through the parser.
+
+pub(super) const TOP: &str = "\
+EXAMPLES:
+  mlrs-db import ./mlruns --store my-store     # take in what MLflow wrote
+  mlrs-db runs ls --store my-store                # see what is in it
+  mlrs-db export ./mlruns-again --store my-store
+
+  export MLRS_DB_STORE=my-store                # from here on without --store
+  mlrs-db runs search \"metrics.loss < 0.1\"
+  mlrs-db metrics plot 3f2a loss
+
+EXIT CODES:
+  0 ok   1 failure   2 usage   3 not found   4 corruption   5 busy";
+
+pub(super) const INIT: &str = "\
+EXAMPLES:
+  mlrs-db init my-store
+  mlrs-db init --store my-store";
+
+pub(super) const IMPORT: &str = "\
+EXAMPLES:
+  mlrs-db import ./mlruns --store my-store     # the store is made if there is none
+  mlrs-db import ./mlruns --dry-run            # only tell what is wrong with the tree
+  mlrs-db import /data/team-b/mlruns --tree team-b --artifacts reference
+
+Importing a tree again adds what is new in it.";
+
+pub(super) const EXPORT: &str = "\
+EXAMPLES:
+  mlrs-db export ./mlruns-again
+  mlrs-db export ./out --tree team-b
+  mlrs-db export ./out --rewrite-uris file:///old/place=file:///new/place";
+
+pub(super) const EXPERIMENTS: &str = "\
+EXAMPLES:
+  mlrs-db experiments ls
+  mlrs-db experiments show mnist";
+
+pub(super) const EXPERIMENTS_LS: &str = "\
+EXAMPLES:
+  mlrs-db experiments ls
+  mlrs-db experiments ls --filter \"name LIKE 'mnist%'\" --order-by \"name ASC\"
+  mlrs-db experiments ls --view all --json | jq -r .name";
+
+pub(super) const EXPERIMENTS_SHOW: &str = "\
+EXAMPLES:
+  mlrs-db experiments show mnist
+  mlrs-db experiments show 0 --json";
+
+pub(super) const RUNS: &str = "\
+EXAMPLES:
+  mlrs-db runs ls --experiment mnist
+  mlrs-db runs search \"params.lr = '0.1'\"
+  mlrs-db runs show 3f2a";
+
+pub(super) const RUNS_LS: &str = "\
+EXAMPLES:
+  mlrs-db runs ls --experiment mnist --metric loss --param lr
+  mlrs-db runs ls --order-by \"metrics.loss ASC\" --limit 10
+  mlrs-db runs ls --view deleted --json";
+
+pub(super) const RUNS_SEARCH_ABOUT: &str = "\
+List the runs that match a filter
+
+The filter is MLflow's: comparisons joined by AND, over metrics.KEY (latest value), params.KEY, tags.KEY and the \
+attributes run_id, run_name, status, user_id, artifact_uri, start_time, end_time; with =, !=, <, <=, >, >=, LIKE, \
+ILIKE, IN. Here OR, NOT and parentheses work as well. Text stands in single quotes; keys with spaces or dashes in \
+double quotes or backticks.";
+
+pub(super) const RUNS_SEARCH: &str = "\
+EXAMPLES:
+  mlrs-db runs search \"metrics.loss < 0.1 AND params.lr = '0.1'\" --order-by \"metrics.loss ASC\"
+  mlrs-db runs search \"status = 'FAILED' OR tags.quality = 'bad'\" --view all
+  mlrs-db runs search \"attributes.run_name LIKE 'lr-%'\" --metric loss --json";
+
+pub(super) const RUNS_SHOW: &str = "\
+EXAMPLES:
+  mlrs-db runs show 3f2a9c
+  mlrs-db runs show lr-3 --json | jq .params";
+
+pub(super) const METRICS: &str = "\
+EXAMPLES:
+  mlrs-db metrics ls 3f2a
+  mlrs-db metrics get 3f2a loss --steps 100..200
+  mlrs-db metrics plot 3f2a loss";
+
+pub(super) const METRICS_LS: &str = "\
+EXAMPLES:
+  mlrs-db metrics ls 3f2a
+  mlrs-db metrics ls 3f2a --json | jq -r .key";
+
+pub(super) const METRICS_GET: &str = "\
+EXAMPLES:
+  mlrs-db metrics get 3f2a loss
+  mlrs-db metrics get 3f2a loss --steps 1000.. --since 2h --json
+  mlrs-db metrics get 3f2a loss --csv > loss.csv";
+
+pub(super) const METRICS_PLOT_ABOUT: &str = "\
+Draw metrics in the terminal
+
+Every column of the chart shows the smallest and the greatest value that fall into it, so no spike is lost however \
+many points there are. Columns with NaN or infinite values are marked `!` above the axis.";
+
+pub(super) const METRICS_PLOT: &str = "\
+EXAMPLES:
+  mlrs-db metrics plot 3f2a train/loss val/loss
+  mlrs-db metrics plot 3f2a loss --run 77b0 --run c1d2 --log-y
+  mlrs-db metrics plot 3f2a loss --x time --width 100 --height 20 --ascii";
+
+pub(super) const LOG_ABOUT: &str = "\
+Log points from standard input: CSV, TSV or JSON lines
+
+Every line is one step: its numbers are the metrics. JSON lines are objects such as {\"step\": 3, \"loss\": 0.1}; CSV \
+and TSV start with a header line such as step,timestamp,loss. Empty fields and nulls are left out; NaN, Infinity and \
+-Infinity (or nan, inf, -inf) are values. Without a step a line counts one up from the line before, starting at 0, or \
+after the last step of a run that is continued; without a time it is now.
+
+The id of the run is printed first. Each line is logged as it arrives and survives a kill. A line that makes no sense \
+is reported with its number and left out as a whole; the others are logged, and the exit code is 1.";
+
+pub(super) const LOG: &str = "\
+EXAMPLES:
+  mlrs-db log --experiment mnist --run lr-3 --param lr=0.1 --tag team=vision < metrics.csv
+  mlrs-db log --run-id 3f2a9c --status running < more.jsonl
+  mlrs-db log --step epoch < history.csv
+  ./train | mlrs-db log --experiment mnist";
+
+pub(super) const STATS: &str = "\
+EXAMPLES:
+  mlrs-db stats
+  mlrs-db stats --json | jq .bytes_per_point";
+
+pub(super) const VERIFY: &str = "\
+EXAMPLES:
+  mlrs-db verify
+  mlrs-db verify --quiet --json | jq .findings";
+
+pub(super) const COMPACT: &str = "\
+EXAMPLES:
+  mlrs-db compact";
+
+pub(super) const GC: &str = "\
+EXAMPLES:
+  mlrs-db gc --dry-run
+  mlrs-db gc --older-than 30d";
+
+pub(super) const COMPLETIONS: &str = "\
+EXAMPLES:
+  mlrs-db completions bash > ~/.local/share/bash-completion/completions/mlrs-db
+  mlrs-db completions zsh > ~/.zfunc/_mlrs-db
+  mlrs-db completions fish > ~/.config/fish/completions/mlrs-db.fish";
+
+pub(super) const MAN: &str = "\
+EXAMPLES:
+  mlrs-db man | man -l -
+  mlrs-db man --out ~/.local/share/man/man1";

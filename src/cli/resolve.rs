@@ -1,0 +1,120 @@
+//! From what was typed to what is meant: stores, experiments, runs.
+//!
+//! Contract: an exact match wins; anything else must be unique, and an ambiguous name lists what it could mean.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::failure::{Failure, Outcome};
+use crate::model::{Experiment, RunData};
+use crate::{Dialect, Error, RunSearch, Store, ViewType};
+
+/// A store that is only read.
+pub(super) fn open_to_read(path: &Path) -> Outcome<Store> {
+    Ok(Store::options().read_only(true).create(false).open(path)?)
+}
+
+/// A store that is written and exists.
+pub(super) fn open_to_write(path: &Path) -> Outcome<Store> {
+    Ok(Store::options().create(false).open(path)?)
+}
+
+/// An experiment by name, else by id.
+pub(super) fn experiment(store: &Store, text: &str) -> Outcome<Arc<Experiment>> {
+    match store.get_experiment_by_name(text) {
+        Err(Error::NotFound { .. } | Error::InvalidArgument(_)) => {}
+        other => return Ok(other?),
+    }
+    match store.get_experiment(text) {
+        // "1x" is no id, but what was asked for is an experiment that does not exist.
+        Err(Error::InvalidArgument(_)) => Err(not_found("experiment", text)),
+        other => Ok(other?),
+    }
+}
+
+/// A run by id, else by a unique start of its id, else by a unique name.
+pub(super) fn run(store: &Store, text: &str) -> Outcome<Arc<RunData>> {
+    match store.get_run(text) {
+        Err(Error::NotFound { .. } | Error::InvalidArgument(_)) => {}
+        other => return Ok(other?),
+    }
+    if let Some(filter) = prefix_filter(text)
+        && let Some(run) = only_one(store, text, filter)?
+    {
+        return Ok(run);
+    }
+    match name_filter(text) {
+        Some(filter) => only_one(store, text, filter)?.ok_or_else(|| not_found("run", text)),
+        None => Err(not_found("run", text)),
+    }
+}
+
+fn not_found(what: &'static str, name: &str) -> Failure {
+    Error::NotFound { what, name: name.into() }.into()
+}
+
+/// Finds runs whose id starts with the text, if it can be the start of one.
+fn prefix_filter(text: &str) -> Option<String> {
+    let digits =
+        text.len() >= 3 && text.len() < 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    digits.then(|| format!("attributes.run_id LIKE '{text}%'"))
+}
+
+/// Finds runs of a name. The grammar has no escape for quotes: a name with both kinds cannot be asked for.
+fn name_filter(text: &str) -> Option<String> {
+    let quote = ['\'', '"'].into_iter().find(|quote| !text.contains(*quote))?;
+    Some(format!("attributes.run_name = {quote}{text}{quote}"))
+}
+
+fn only_one(store: &Store, text: &str, filter: String) -> Outcome<Option<Arc<RunData>>> {
+    let found = store.search_runs(&RunSearch {
+        filter,
+        dialect: Dialect::Extended,
+        view: ViewType::All,
+        max_results: 5,
+        ..RunSearch::default()
+    })?;
+    match found.items.as_slice() {
+        [] => Ok(None),
+        [one] => Ok(Some(Arc::clone(one))),
+        several => Err(Failure::Usage(ambiguous(text, several, found.next_page_token.is_some()))),
+    }
+}
+
+fn ambiguous(text: &str, runs: &[Arc<RunData>], more: bool) -> String {
+    let list: Vec<String> =
+        runs.iter().map(|run| format!("{} ({})", run.id, super::output::for_terminal(&run.name))).collect();
+    let more = if more { " and others" } else { "" };
+    format!("'{text}' could be {}{more}: give more of the id", list.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::samples;
+
+    #[test]
+    fn only_hex_digits_are_the_start_of_an_id() {
+        assert_eq!(prefix_filter("3f2a").as_deref(), Some("attributes.run_id LIKE '3f2a%'"));
+        for text in ["3f", "3F2A", "lr-3", "%%%", "3f2a9c00112233445566778899aabbcc"] {
+            assert_eq!(prefix_filter(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn names_are_quoted_with_the_quote_they_lack() {
+        assert_eq!(name_filter("lr-3").as_deref(), Some("attributes.run_name = 'lr-3'"));
+        assert_eq!(name_filter("ada's").as_deref(), Some("attributes.run_name = \"ada's\""));
+        assert_eq!(name_filter("'\""), None);
+    }
+
+    #[test]
+    fn an_ambiguous_start_lists_the_candidates() {
+        let run = Arc::new(samples::run());
+        let text = ambiguous("3f2", &[Arc::clone(&run), run], true);
+        assert!(
+            text.contains("3f2a9c00112233445566778899aabbcc (lr-3)") && text.contains("and others"),
+            "{text}"
+        );
+    }
+}

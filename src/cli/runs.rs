@@ -1,0 +1,92 @@
+//! `runs ls`, `runs search` and `runs show`.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::args::{RunsLs, RunsShow, View};
+use super::failure::Outcome;
+use super::output::Output;
+use super::run_view::{self, Extra};
+use super::{json, listing, resolve};
+use crate::model::RunData;
+use crate::{Dialect, RunSearch, Store};
+
+/// Lists the runs that match the filter.
+pub(super) fn ls(out: &mut Output<'_>, store: &Store, args: &RunsLs, filter: &str) -> Outcome {
+    let experiments: Outcome<Vec<_>> =
+        args.experiment.iter().map(|text| resolve::experiment(store, text)).collect();
+    let experiment_ids: Vec<String> = experiments?.iter().map(|experiment| experiment.id.clone()).collect();
+    let extra = Extra {
+        lifecycle: args.listing.view != View::Active,
+        metrics: &args.metric,
+        params: &args.param,
+        tags: &args.tag,
+    };
+    let names = Names { store, known: RefCell::default() };
+    let now_ms = out.now_ms;
+    let look = listing::Look {
+        noun: "run",
+        empty: &|| run_view::columns(&extra),
+        cells: &|run: &Arc<RunData>| run_view::cells(run, &names.of(&run.experiment_id), &extra, now_ms),
+        json: &|run| json::run(run),
+    };
+    listing::print(out, &args.listing, &look, &mut |max_results, page_token| {
+        store.search_runs(&RunSearch {
+            experiment_ids: experiment_ids.clone(),
+            filter: filter.into(),
+            dialect: Dialect::Extended,
+            view: args.listing.view.view_type(),
+            order_by: args.listing.order_by.clone(),
+            max_results,
+            page_token,
+        })
+    })
+}
+
+/// Names of experiments by id, each looked up once.
+struct Names<'a> {
+    store: &'a Store,
+    known: RefCell<HashMap<String, String>>,
+}
+
+impl Names<'_> {
+    /// The name, or the id if there is none to be had.
+    fn of(&self, id: &str) -> String {
+        let mut known = self.known.borrow_mut();
+        if let Some(name) = known.get(id) {
+            return name.clone();
+        }
+        let name = self
+            .store
+            .get_experiment(id)
+            .map_or_else(|_| id.to_owned(), |experiment| experiment.name.clone());
+        known.insert(id.to_owned(), name.clone());
+        name
+    }
+}
+
+/// Shows one run.
+pub(super) fn show(out: &mut Output<'_>, store: &Store, args: &RunsShow) -> Outcome {
+    let run = resolve::run(store, &args.run)?;
+    let location = store.artifact_location(&run.id)?;
+    // Artifacts may lie where this machine cannot look; the run is worth showing all the same.
+    let artifacts = store.list_artifacts(&run.id, "").unwrap_or_else(|error| {
+        out.note(format_args!("artifacts are not listed: {error}"));
+        Vec::new()
+    });
+    if out.json {
+        let mut value = json::run(&run);
+        if let serde_json::Value::Object(fields) = &mut value {
+            fields.insert("artifact_location".into(), location.into());
+            let list = artifacts
+                .iter()
+                .map(|a| serde_json::json!({"path": a.path.to_string(), "is_dir": a.is_dir, "size": a.size}));
+            fields.insert("artifacts".into(), list.collect());
+        }
+        return Ok(out.json_line(&value)?);
+    }
+    let experiment = store.get_experiment(&run.experiment_id).map(|experiment| experiment.name.clone());
+    let experiment = experiment.unwrap_or_else(|_| run.experiment_id.clone());
+    run_view::write(out, &run, &experiment, &location, &artifacts)
+}

@@ -1,0 +1,260 @@
+//! `import` and `export`.
+
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::time::Duration;
+
+use super::args::{Artifacts, Export, Import};
+use super::failure::Outcome;
+use super::output::{Output, Tone, bytes, count, for_terminal, paint, plural};
+use super::progress::{Bar, rate};
+use super::table::{Cell, Table};
+use super::{json, resolve, time};
+use crate::mlruns::{
+    ArtifactMode, ExportOptions, ExportReport, ImportOptions, ImportReport, Problem, Unexportable,
+};
+use crate::{Error, Store};
+
+/// Problems that are printed without `--verbose`.
+const PROBLEMS_SHOWN: usize = 20;
+
+/// Takes a tree in; the store is made if there is none.
+pub(super) fn import(out: &mut Output<'_>, path: &Path, args: &Import) -> Outcome {
+    // Before the store is opened, which may make it: a slip in SRC must not leave an empty store behind.
+    std::fs::metadata(&args.source).map_err(|source| Error::Io {
+        action: "open",
+        path: args.source.clone(),
+        source,
+    })?;
+    let scratch = Scratch::instead_of(path, args.dry_run);
+    let path = scratch.as_ref().map_or(path, |scratch| &scratch.0);
+    let store = Store::options().create(true).open(path)?;
+    let bytes_before = stored(&store)?;
+    let options = ImportOptions {
+        tree: args.tree.clone(),
+        strict: args.strict,
+        dry_run: args.dry_run,
+        replace: args.replace,
+        artifacts: match args.artifacts {
+            Artifacts::Copy => ArtifactMode::Copy,
+            Artifacts::Link => ArtifactMode::Link,
+            Artifacts::Reference => ArtifactMode::Reference,
+            Artifacts::Skip => ArtifactMode::Skip,
+        },
+    };
+    let mut bar = Bar::new(out, "importing");
+    let report = store.import(&args.source, &options, &mut |progress| bar.set_tree(progress))?;
+    bar.done();
+    store.close()?;
+    // Closing seals: only then is it known what the tree costs.
+    let bytes_stored = stored(&resolve::open_to_read(path)?)?.saturating_sub(bytes_before);
+    write_problems(out, &report);
+    if out.json {
+        return Ok(out.json_line(&json::import(&report, bytes_stored, args.dry_run))?);
+    }
+    import_table(&report, bytes_stored, args.dry_run).write(out)?;
+    after(out, report.points, bar.elapsed())?;
+    Ok(())
+}
+
+/// A store that is gone with the process: a dry run must not leave one behind where there was none.
+struct Scratch(std::path::PathBuf);
+
+impl Scratch {
+    fn instead_of(path: &Path, dry_run: bool) -> Option<Self> {
+        (dry_run && !path.exists())
+            .then(|| Self(std::env::temp_dir().join(format!("mlrs-db-dry-run-{}", std::process::id()))))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Writes the store as a tree.
+pub(super) fn export(out: &mut Output<'_>, path: &Path, args: &Export) -> Outcome {
+    let store = resolve::open_to_read(path)?;
+    let options = ExportOptions {
+        tree: args.tree.clone(),
+        rewrite_uris: args.rewrite_uris.clone(),
+        skip_artifacts: args.skip_artifacts,
+        overwrite: args.overwrite,
+    };
+    let mut bar = Bar::new(out, "exporting");
+    let report = store.export(&args.destination, &options, &mut |progress| bar.set_tree(progress))?;
+    bar.done();
+    write_left_out(out, &report);
+    if out.json {
+        return Ok(out.json_line(&json::export(&report))?);
+    }
+    export_table(&report).write(out)?;
+    after(out, report.points, bar.elapsed())?;
+    Ok(())
+}
+
+/// How long it took, under `--verbose`.
+fn after(out: &mut Output<'_>, points: u64, elapsed: Duration) -> io::Result<()> {
+    out.out.flush()?;
+    if out.verbose {
+        let took = time::span(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX));
+        out.note(format_args!("{} in {took}", rate(points, elapsed)));
+    }
+    Ok(())
+}
+
+/// Bytes of what a store holds; the index can be made again, and live files are larger than what is in them.
+fn stored(store: &Store) -> Outcome<u64> {
+    let stats = store.stats()?;
+    Ok(stats.log_bytes.saturating_add(stats.artifact_bytes))
+}
+
+fn write_problems(out: &Output<'_>, report: &ImportReport) {
+    let shown = if out.verbose { report.problems.len() } else { report.problems.len().min(PROBLEMS_SHOWN) };
+    for problem in report.problems.iter().take(shown) {
+        out.note(problem_line(problem, out.colour_stderr));
+    }
+    and_more(out, shown, report.problems.len(), report.problems_total);
+}
+
+fn write_left_out(out: &Output<'_>, report: &ExportReport) {
+    if report.unexportable_total == 0 {
+        return;
+    }
+    out.warn(format_args!(
+        "no place in the mlruns layout for {}:",
+        plural(report.unexportable_total, "thing")
+    ));
+    let shown =
+        if out.verbose { report.unexportable.len() } else { report.unexportable.len().min(PROBLEMS_SHOWN) };
+    for left in report.unexportable.iter().take(shown) {
+        out.note(left_out_line(left));
+    }
+    and_more(out, shown, report.unexportable.len(), report.unexportable_total);
+}
+
+fn left_out_line(left: &Unexportable) -> String {
+    format!("  {} {}: {}", left.what, for_terminal(&left.name), for_terminal(&left.reason))
+}
+
+/// What a list that was cut left out, and where the rest is to be had.
+fn and_more(out: &Output<'_>, shown: usize, listed: usize, total: u64) {
+    let more = total.saturating_sub(shown as u64);
+    if more > 0 {
+        let hint = if shown < listed { "; --verbose lists more" } else { "" };
+        out.note(format_args!("and {} more{hint}", count(more)));
+    }
+}
+
+/// As compilers write it, so that editors find the place: `path:line: what`.
+fn problem_line(problem: &Problem, colour: bool) -> String {
+    let path = for_terminal(&problem.path.to_string_lossy());
+    let place = match problem.line {
+        Some(line) => format!("{path}:{line}:"),
+        None => format!("{path}:"),
+    };
+    format!("{} {}", paint(colour, Tone::Strong, place), for_terminal(&problem.text))
+}
+
+fn import_table(report: &ImportReport, bytes_stored: u64, dry_run: bool) -> Table {
+    let mut table = Table::pairs();
+    table.pair("experiments", Cell::count(report.experiments));
+    table.pair("runs", Cell::count(report.runs));
+    table.pair("points", Cell::count(report.points));
+    table.pair("points_added", Cell::count(report.points_added));
+    table.pair("artifacts", Cell::count(report.artifacts));
+    table.pair("bytes_in", Cell::bytes(report.bytes));
+    table.pair("bytes_stored", Cell::both(ratio(bytes_stored, report.bytes), bytes_stored.to_string()));
+    table.pair("yaml_files", Cell::count(report.yaml_files));
+    table.pair("yaml_verbatim", Cell::count(report.yaml_verbatim));
+    table.pair("metric_files", Cell::count(report.metric_files));
+    table.pair("metric_verbatim", Cell::count(report.metric_verbatim));
+    table.pair("other_files", Cell::count(report.other_files));
+    let tone = if report.problems_total == 0 { Tone::Good } else { Tone::Warn };
+    table.pair("problems", Cell::count(report.problems_total).toned(tone));
+    if dry_run {
+        table.pair("dry_run", Cell::both("yes: nothing was stored", "true"));
+    }
+    table
+}
+
+/// Bytes, and how they compare to what they came from.
+fn ratio(stored: u64, read: u64) -> String {
+    if stored == 0 || read == 0 {
+        return bytes(stored);
+    }
+    format!("{} ({:.1} %)", bytes(stored), stored as f64 / read as f64 * 100.0)
+}
+
+fn export_table(report: &ExportReport) -> Table {
+    let mut table = Table::pairs();
+    table.pair("experiments", Cell::count(report.experiments));
+    table.pair("runs", Cell::count(report.runs));
+    table.pair("points", Cell::count(report.points));
+    table.pair("files", Cell::count(report.files));
+    table.pair("bytes_out", Cell::bytes(report.bytes));
+    let tone = if report.unexportable_total == 0 { Tone::Good } else { Tone::Warn };
+    table.pair("left_out", Cell::count(report.unexportable_total).toned(tone));
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_import_sums_up() {
+        let report = ImportReport {
+            experiments: 2,
+            runs: 1_000,
+            points: 5_000_000,
+            points_added: 1_000,
+            bytes: 200 << 20,
+            problems_total: 3,
+            ..ImportReport::default()
+        };
+        let text = import_table(&report, 10 << 20, true).fitted(80, false);
+        for line in [
+            "points           5,000,000",
+            "points_added     1,000",
+            "bytes_in         200.0 MiB",
+            "bytes_stored     10.0 MiB (5.0 %)",
+            "problems         3",
+            "dry_run          yes: nothing was stored",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}\n---\n{text}");
+        }
+        assert!(!import_table(&report, 0, false).fitted(80, false).contains("dry_run"));
+    }
+
+    #[test]
+    fn what_has_no_place_is_named_with_the_reason() {
+        let left = Unexportable { what: "run", name: "a\nb".into(), reason: "its id is no file name".into() };
+        assert_eq!(left_out_line(&left), "  run a\\nb: its id is no file name");
+        let report = ExportReport { files: 7, bytes: 2048, unexportable_total: 1, ..ExportReport::default() };
+        assert!(export_table(&report).fitted(80, false).ends_with("bytes_out    2.0 KiB\nleft_out     1"));
+    }
+
+    #[test]
+    fn problems_name_file_and_line() {
+        let problem =
+            Problem { path: "0/ab/metrics/loss".into(), line: Some(7), text: "no number: 'x\x1b'".into() };
+        assert_eq!(problem_line(&problem, false), "0/ab/metrics/loss:7: no number: 'x\\u{1b}'");
+        let problem = Problem { line: None, ..problem };
+        assert!(problem_line(&problem, false).starts_with("0/ab/metrics/loss: no"));
+    }
+
+    #[test]
+    fn a_dry_run_without_a_store_uses_a_scratch_one() {
+        let here = tempfile::tempdir().unwrap();
+        assert!(Scratch::instead_of(here.path(), true).is_none());
+        let missing = here.path().join("none");
+        assert!(Scratch::instead_of(&missing, false).is_none());
+        let scratch = Scratch::instead_of(&missing, true).unwrap();
+        let path = scratch.0.clone();
+        std::fs::create_dir_all(&path).unwrap();
+        drop(scratch);
+        assert!(!path.exists());
+    }
+}

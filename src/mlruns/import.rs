@@ -1,0 +1,441 @@
+//! Import of a tree: the walk over experiments, and what is the same for every kind of entity.
+//!
+//! Contract: one run is in memory at a time, metric files and other large files pass through in blocks. An entity is
+//! committed before its points, and its metric files after them, so an import that was interrupted anywhere is
+//! completed by the next one. A dry run takes the same path and only leaves out the writing.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::content::{Content, INLINE_BYTES_MAX};
+use super::path::key_of;
+use super::plan::{EntityPlan, META};
+use super::report::{ImportOptions, ImportReport, Progress};
+use super::yaml_emit::emit;
+use super::yaml_node::Node;
+use super::yaml_read::{YAML_BYTES_MAX, YamlProblem, read};
+use super::{BlobRef, ImportTarget};
+use crate::error::{Error, Result};
+use crate::format::event::{EntityKind, Field, Operation, Value};
+use crate::id::Uid;
+use crate::limits::{BLOB_CHUNK_BYTES_MAX, EVENT_BYTES_MAX, EVENT_OPS_MAX};
+
+/// Deepest directory nesting below an entity.
+const DIRECTORY_DEPTH_MAX: usize = 128;
+/// Stray YAML up to this size is read as a document; larger files are blobs.
+const DOCUMENT_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Takes a tree into a store.
+///
+/// Problems of the tree do not fail the import; they are in the report. `progress` is called after every run and every
+/// few megabytes of a metric file.
+///
+/// # Errors
+/// [`Error::StrictImport`] with `strict` and any problem, in which case nothing was imported; what the file system or
+/// the store refuse.
+pub fn import(
+    source: &Path,
+    target: &mut dyn ImportTarget,
+    options: &ImportOptions,
+    progress: &mut dyn FnMut(&Progress),
+) -> Result<ImportReport> {
+    let root = fs::canonicalize(source).map_err(|e| Error::io("open", source, e))?;
+    if !root.is_dir() {
+        return Err(Error::invalid(format!(
+            "{} is not a directory; name a directory that holds experiments",
+            source.display()
+        )));
+    }
+    if options.strict && !options.dry_run {
+        let looked = Importer::new(&root, target, options, progress, true).run()?;
+        if looked.problems_total > 0 {
+            return Err(Error::StrictImport { path: source.to_path_buf(), problems: looked.problems_total });
+        }
+    }
+    let report = Importer::new(&root, target, options, progress, options.dry_run).run()?;
+    if options.strict && report.problems_total > 0 {
+        return Err(Error::StrictImport { path: source.to_path_buf(), problems: report.problems_total });
+    }
+    Ok(report)
+}
+
+/// A directory entry: its path, and what it is after following links.
+pub(super) struct Item {
+    pub(super) path: PathBuf,
+    pub(super) is_dir: bool,
+}
+
+impl Item {
+    /// Its name.
+    pub(super) fn name(&self) -> &std::ffi::OsStr {
+        self.path.file_name().unwrap_or_default()
+    }
+
+    /// Its name where it is UTF-8.
+    pub(super) fn text(&self) -> Option<&str> {
+        self.name().to_str()
+    }
+}
+
+/// A YAML file that was read.
+pub(super) struct YamlFile {
+    pub(super) bytes: Vec<u8>,
+    /// What it says, if it is YAML.
+    pub(super) document: Option<Node>,
+    /// Whether the emitter gives the same bytes for the document.
+    pub(super) canonical: bool,
+}
+
+/// One import under way.
+pub(super) struct Importer<'a> {
+    pub(super) root: &'a Path,
+    pub(super) target: &'a mut dyn ImportTarget,
+    pub(super) options: &'a ImportOptions,
+    pub(super) progress: &'a mut dyn FnMut(&Progress),
+    pub(super) state: Progress,
+    pub(super) report: ImportReport,
+    /// Nothing is written.
+    pub(super) dry: bool,
+    /// What makes identities of this tree differ from another's.
+    pub(super) source_id: Vec<u8>,
+    pub(super) tree: Uid,
+    /// For the bytes of metric files.
+    pub(super) buffer: Vec<u8>,
+}
+
+impl<'a> Importer<'a> {
+    fn new(
+        root: &'a Path,
+        target: &'a mut dyn ImportTarget,
+        options: &'a ImportOptions,
+        progress: &'a mut dyn FnMut(&Progress),
+        dry: bool,
+    ) -> Self {
+        let source_id = match &options.tree {
+            Some(name) => name.as_bytes().to_vec(),
+            None => root.as_os_str().as_bytes().to_vec(),
+        };
+        let tree = Uid::derived("mlruns tree", &[&source_id]);
+        let (state, report) = (Progress::default(), ImportReport::default());
+        Self { root, target, options, progress, state, report, dry, source_id, tree, buffer: Vec::new() }
+    }
+
+    fn run(mut self) -> Result<ImportReport> {
+        let root = self.root;
+        let mut plan = EntityPlan::new(EntityKind::TREE, self.tree, String::new());
+        plan.set(Field::NAME, "", Value::Text(String::from_utf8_lossy(&self.source_id).into_owned()));
+        let mut experiments = Vec::new();
+        for item in self.list(root)? {
+            if item.is_dir && item.text() == Some(".trash") {
+                for item in self.list(&item.path)? {
+                    self.experiment_or_stray(&mut plan, item, true, &mut experiments)?;
+                }
+                // Stays when all in it is restored: MLflow cannot do without.
+                plan.layout.empty.push(".trash".into());
+            } else if item.is_dir && item.text() == Some("models") {
+                self.stray(&mut plan, root, &item, true, 0)?;
+            } else {
+                self.experiment_or_stray(&mut plan, item, false, &mut experiments)?;
+            }
+        }
+        self.commit(plan, root)?;
+        for (path, in_trash) in experiments {
+            self.experiment(&path, in_trash)?;
+        }
+        self.tell(0);
+        Ok(self.report)
+    }
+
+    fn experiment_or_stray(
+        &mut self,
+        plan: &mut EntityPlan,
+        item: Item,
+        in_trash: bool,
+        experiments: &mut Vec<(PathBuf, bool)>,
+    ) -> Result<()> {
+        if item.is_dir && self.is_experiment(&item)? {
+            experiments.push((item.path, in_trash));
+            return Ok(());
+        }
+        if item.is_dir && !in_trash {
+            let legal = item.text().is_some_and(|name| {
+                !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || "_-.".contains(c))
+            });
+            self.report.problem(
+                &item.path,
+                None,
+                if legal {
+                    "a directory without meta.yaml: no experiment; kept as files"
+                } else {
+                    "no experiment, and a name for which MLflow refuses the whole tree; kept as files"
+                },
+            );
+        }
+        let root = self.root;
+        self.stray(plan, root, &item, true, 0)
+    }
+
+    /// An experiment has a `meta.yaml`, or at least something that is a run.
+    fn is_experiment(&mut self, item: &Item) -> Result<bool> {
+        if item.path.join(META).exists() {
+            return Ok(true);
+        }
+        let children = self.list(&item.path)?;
+        Ok(children.iter().any(|child| child.is_dir && child.path.join(META).exists() && is_run_name(child)))
+    }
+
+    /// The entries of a directory by name. What cannot be read is a problem, not the end.
+    pub(super) fn list(&mut self, directory: &Path) -> Result<Vec<Item>> {
+        let entries = match fs::read_dir(directory) {
+            Ok(entries) => entries,
+            Err(e) => {
+                self.report.problem(directory, None, format!("cannot be listed ({e}); left out"));
+                return Ok(Vec::new());
+            }
+        };
+        let mut items = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|e| Error::io("list", directory, e))?;
+            let path = entry.path();
+            let is_link = entry.file_type().map_or(true, |kind| kind.is_symlink());
+            let is_dir =
+                if is_link { path.is_dir() } else { entry.file_type().is_ok_and(|kind| kind.is_dir()) };
+            if is_dir && is_link && self.leads_up(&path) {
+                self.report.problem(&path, None, "a link to a directory above it; left out");
+                continue;
+            }
+            items.push(Item { path, is_dir });
+        }
+        items.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(items)
+    }
+
+    /// Whether a link would make the walk endless.
+    fn leads_up(&self, link: &Path) -> bool {
+        match (fs::canonicalize(link), link.parent().map(fs::canonicalize)) {
+            (Ok(target), Some(Ok(parent))) => parent.starts_with(&target),
+            _ => true,
+        }
+    }
+
+    /// A file or directory that belongs to no entity of its own. `mlflow` says that it is one of MLflow's files.
+    pub(super) fn stray(
+        &mut self,
+        plan: &mut EntityPlan,
+        base: &Path,
+        item: &Item,
+        mlflow: bool,
+        depth: usize,
+    ) -> Result<()> {
+        let key = key_of(item.path.strip_prefix(base).unwrap_or(&item.path));
+        if item.is_dir {
+            if depth > DIRECTORY_DEPTH_MAX {
+                self.report.problem(&item.path, None, "directories nested more than 128 deep; left out");
+                return Ok(());
+            }
+            let children = self.list(&item.path)?;
+            if children.is_empty() {
+                plan.layout.empty.push(key);
+            }
+            let mlflow = mlflow && item.text() != Some("artifacts");
+            return children.iter().try_for_each(|child| self.stray(plan, base, child, mlflow, depth + 1));
+        }
+        if let Some(content) = self.content_of(&item.path, mlflow)? {
+            plan.set(Field::FILE, key, content.to_value());
+        }
+        Ok(())
+    }
+
+    /// The content of a file; nothing (and a problem) if it cannot be read.
+    pub(super) fn content_of(&mut self, path: &Path, mlflow: bool) -> Result<Option<Content>> {
+        let Ok(metadata) = fs::metadata(path) else {
+            return Ok(match fs::read_link(path) {
+                Ok(target) => Some(Content::DanglingLink(target.as_os_str().as_bytes().to_vec())),
+                Err(e) => {
+                    self.report.problem(path, None, format!("cannot be read ({e}); left out"));
+                    None
+                }
+            });
+        };
+        if !metadata.is_file() {
+            self.report.problem(path, None, "neither a file nor a directory; left out");
+            return Ok(None);
+        }
+        let yaml = path.extension().is_some_and(|e| e == "yaml") && metadata.len() <= DOCUMENT_BYTES_MAX;
+        if !yaml && metadata.len() > INLINE_BYTES_MAX {
+            self.report.other_files += 1;
+            return Ok(self.blob_of(path, u64::MAX)?.map(Content::Blob));
+        }
+        let Some(bytes) = self.read_file(path, DOCUMENT_BYTES_MAX.max(INLINE_BYTES_MAX))? else {
+            return Ok(None);
+        };
+        if yaml {
+            self.report.yaml_files += u64::from(mlflow);
+            match parse_yaml(&bytes) {
+                Ok((document, true)) => return Ok(Some(Content::Document(document))),
+                Ok((_, false)) => {}
+                Err(problem) if mlflow => self.yaml_problem(path, &problem),
+                Err(_) => {}
+            }
+            self.report.yaml_verbatim += u64::from(mlflow);
+        } else {
+            self.report.other_files += 1;
+        }
+        self.bytes_content(bytes).map(Some)
+    }
+
+    /// Reports what is wrong with a YAML file.
+    pub(super) fn yaml_problem(&mut self, path: &Path, problem: &YamlProblem) {
+        let text = format!("not readable as YAML: {}; kept as it is", problem.text);
+        self.report.problem(path, Some(problem.line), text);
+    }
+
+    /// Bytes, in the register or as a blob.
+    pub(super) fn bytes_content(&mut self, bytes: Vec<u8>) -> Result<Content> {
+        if bytes.len() as u64 <= INLINE_BYTES_MAX {
+            return Ok(Content::Inline(bytes));
+        }
+        Ok(Content::Blob(self.put_blob(&mut bytes.as_slice())?))
+    }
+
+    /// A whole file in memory; nothing (and a problem) if it is larger than `max` or cannot be read.
+    pub(super) fn read_file(&mut self, path: &Path, max: u64) -> Result<Option<Vec<u8>>> {
+        let mut bytes = Vec::new();
+        let outcome = fs::File::open(path).and_then(|file| file.take(max + 1).read_to_end(&mut bytes));
+        match outcome {
+            Err(e) => {
+                self.report.problem(path, None, format!("cannot be read ({e}); left out"));
+                Ok(None)
+            }
+            Ok(_) if bytes.len() as u64 > max => {
+                self.report.problem(path, None, format!("larger than {max} bytes; kept as a file"));
+                Ok(None)
+            }
+            Ok(count) => {
+                self.report.bytes += count as u64;
+                Ok(Some(bytes))
+            }
+        }
+    }
+
+    /// A YAML file of an entity.
+    pub(super) fn read_yaml(&mut self, path: &Path) -> Result<Option<YamlFile>> {
+        let Some(bytes) = self.read_file(path, YAML_BYTES_MAX)? else { return Ok(None) };
+        self.report.yaml_files += 1;
+        let (document, canonical) = match parse_yaml(&bytes) {
+            Ok((document, canonical)) => (Some(document), canonical),
+            Err(problem) => {
+                self.yaml_problem(path, &problem);
+                (None, false)
+            }
+        };
+        Ok(Some(YamlFile { bytes, document, canonical }))
+    }
+
+    /// The first `limit` bytes of a file as a blob.
+    pub(super) fn blob_of(&mut self, path: &Path, limit: u64) -> Result<Option<BlobRef>> {
+        match fs::File::open(path) {
+            Ok(file) => {
+                let blob = self.put_blob(&mut file.take(limit))?;
+                self.report.bytes += blob.len;
+                Ok(Some(blob))
+            }
+            Err(e) => {
+                self.report.problem(path, None, format!("cannot be read ({e}); left out"));
+                Ok(None)
+            }
+        }
+    }
+
+    fn put_blob(&mut self, bytes: &mut dyn Read) -> Result<BlobRef> {
+        if !self.dry {
+            return self.target.put_blob(bytes);
+        }
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; BLOB_CHUNK_BYTES_MAX];
+        let mut len = 0;
+        loop {
+            let count = bytes.read(&mut buffer).map_err(|e| Error::io("read", self.root, e))?;
+            if count == 0 {
+                let mut id = [0; 16];
+                hasher.finalize_xof().fill(&mut id);
+                return Ok(BlobRef { id: crate::id::BlobId::from_bytes(id), len });
+            }
+            hasher.update(buffer.get(..count).unwrap_or_default());
+            len += count as u64;
+        }
+    }
+
+    /// Brings an entity into the store; `directory` is where its files are.
+    pub(super) fn commit(&mut self, plan: EntityPlan, directory: &Path) -> Result<()> {
+        let current = self.target.registers(plan.uid)?;
+        let mut differences = Vec::new();
+        let operations = plan.operations(&current, self.options.replace, &mut differences)?;
+        for difference in differences {
+            let path = super::path::safe_path(&difference.file)
+                .map_or(directory.to_path_buf(), |p| directory.join(p));
+            self.report.problem(path, None, difference.text);
+        }
+        self.apply(operations)
+    }
+
+    /// Writes operations, in one event unless they are too many for one.
+    pub(super) fn apply(&mut self, operations: Vec<Operation>) -> Result<()> {
+        self.report.registers_written += operations.len() as u64;
+        if self.dry {
+            return Ok(());
+        }
+        let (mut event, mut bytes) = (Vec::new(), 0);
+        for operation in operations {
+            let size = 64 + operation.key.len() + size_of_value(&operation.value);
+            if !event.is_empty() && (bytes + size > EVENT_BYTES_MAX / 2 || event.len() >= EVENT_OPS_MAX / 2) {
+                self.target.commit(std::mem::take(&mut event))?;
+                bytes = 0;
+            }
+            bytes += size;
+            event.push(operation);
+        }
+        if !event.is_empty() {
+            self.target.commit(event)?;
+        }
+        Ok(())
+    }
+
+    /// Adds to the bytes read and tells the caller how far the import is.
+    pub(super) fn tell(&mut self, bytes: u64) {
+        self.report.bytes += bytes;
+        self.state.bytes = self.report.bytes;
+        self.state.points = self.report.points;
+        (self.progress)(&self.state);
+    }
+}
+
+/// Whether a name is a run id.
+pub(super) fn is_run_name(item: &Item) -> bool {
+    item.text().is_some_and(|name| name.parse::<Uid>().is_ok())
+}
+
+fn size_of_value(value: &Value) -> usize {
+    match value {
+        Value::Text(text) => text.len(),
+        Value::Bytes(bytes) => bytes.len(),
+        _ => 16,
+    }
+}
+
+/// A document, and whether it is written again with the same bytes.
+fn parse_yaml(bytes: &[u8]) -> std::result::Result<(Node, bool), YamlProblem> {
+    let document = read(bytes)?;
+    let same = emit(&document).is_ok_and(|again| again == bytes);
+    Ok((document, same))
+}
+
+/// The value of a file that is a param or tag.
+pub(super) fn text_value(bytes: Vec<u8>) -> Value {
+    match String::from_utf8(bytes) {
+        Ok(text) => Value::Text(text),
+        Err(e) => Value::Bytes(e.into_bytes()),
+    }
+}

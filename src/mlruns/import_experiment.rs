@@ -1,0 +1,234 @@
+//! Import of an experiment: its `meta.yaml`, tags, data sets, and the walk over its runs.
+//!
+//! Contract: an experiment is hashed from tree, directory name and artifact location, so two trees that both have an
+//! experiment 1 stay apart, and one that moved to `.trash` stays itself. Whatever is damaged, its runs are imported.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use super::content::Content;
+use super::import::{Importer, Item, YamlFile, is_run_name, text_value};
+use super::meta::{DatasetMeta, ExperimentMeta, Fields};
+use super::path::{is_text, key_of};
+use super::plan::{EntityPlan, META};
+use super::shape::{Described, Shape};
+use super::yaml_emit::emit;
+use crate::catalog::changes::dataset_uid;
+use crate::error::Result;
+use crate::format::event::{EntityKind, Field, Value};
+use crate::id::Uid;
+use crate::model::Lifecycle;
+
+/// Longest value of a param or tag that is a register; what is longer is kept as a file.
+const VALUE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// What runs need to know of their experiment.
+pub(super) struct ExperimentContext {
+    pub(super) uid: Uid,
+    pub(super) id: Option<String>,
+    /// Data sets by the name of their directory.
+    pub(super) datasets: HashMap<String, Uid>,
+}
+
+impl Importer<'_> {
+    /// Imports one experiment.
+    pub(super) fn experiment(&mut self, path: &Path, in_trash: bool) -> Result<()> {
+        self.state.experiments += 1;
+        self.report.experiments += 1;
+        let directory = key_of(path.strip_prefix(self.root).unwrap_or(path));
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let meta_path = path.join(META);
+        let read = if meta_path.exists() {
+            self.read_yaml(&meta_path)?
+        } else {
+            self.report.problem(&meta_path, None, "missing; the experiment is named after its directory");
+            None
+        };
+        let document = read.as_ref().and_then(|file| file.document.as_ref());
+        let mut notes = Vec::new();
+        let mut meta = document.map(|d| ExperimentMeta::from_document(d, &mut notes)).unwrap_or_default();
+        if document.is_some() {
+            if meta.id.as_ref() != Some(&name) {
+                notes.push(
+                    "experiment_id is not the name of the directory; MLflow does not show this experiment"
+                        .into(),
+                );
+            }
+            if document.and_then(|d| d.get("lifecycle_stage")).is_none() {
+                notes.push(
+                    "no lifecycle_stage; MLflow 2 and 3 cannot list the experiments of this tree".into(),
+                );
+            }
+        }
+        for note in notes {
+            self.report.problem(&meta_path, None, note);
+        }
+        meta.id.get_or_insert_with(|| name.clone());
+        meta.name.get_or_insert_with(|| name.clone());
+        if in_trash {
+            // MLflow 1.x does not write it; the place decides.
+            meta.lifecycle = Some(Lifecycle::Deleted);
+        }
+        let location = meta.artifact_location.clone().unwrap_or_default();
+        let uid = Uid::derived("mlruns experiment", &[&self.source_id, name.as_bytes(), location.as_bytes()]);
+        let mut plan = EntityPlan::new(EntityKind::EXPERIMENT, uid, directory);
+        plan.layout.deleted = meta.lifecycle == Some(Lifecycle::Deleted);
+        plan.set(Field::TREE, "", Value::Uid(self.tree));
+        self.describe(&mut plan, read, &meta, meta.fields())?;
+
+        let mut context = ExperimentContext { uid, id: meta.id.clone(), datasets: HashMap::new() };
+        let mut runs = Vec::new();
+        let mut datasets = Vec::new();
+        for item in self.list(path)? {
+            match item.text() {
+                Some(META) if !item.is_dir => {
+                    if !plan.registers.contains_key(&(Field::SHAPE, META.to_owned())) {
+                        // Too large or unreadable: a file like any other.
+                        self.stray(&mut plan, path, &item, false, 0)?;
+                    }
+                }
+                Some("tags") if item.is_dir => self.values(&mut plan, path, &item, Field::TAG)?,
+                Some("datasets") if item.is_dir => {
+                    datasets = self.datasets(&mut plan, path, &item, &mut context)?
+                }
+                Some("traces" | "models") if item.is_dir => self.stray(&mut plan, path, &item, true, 0)?,
+                _ if item.is_dir && self.is_run(&item) => runs.push(item),
+                _ => self.stray(&mut plan, path, &item, true, 0)?,
+            }
+        }
+        self.commit(plan, path)?;
+        for (plan, directory) in datasets {
+            self.commit(plan, &directory)?;
+        }
+        self.state.runs_total += runs.len() as u64;
+        for run in runs {
+            self.run_directory(&run.path, &context)?;
+            self.state.runs += 1;
+            self.tell(0);
+        }
+        Ok(())
+    }
+
+    /// A run has a `meta.yaml`; without one it is still a run if it looks like nothing else.
+    fn is_run(&mut self, item: &Item) -> bool {
+        item.path.join(META).exists()
+            || is_run_name(item) && ["metrics", "params", "tags"].iter().any(|d| item.path.join(d).is_dir())
+    }
+
+    /// The registers, shape and, where needed, the original bytes of an entity's `meta.yaml`.
+    pub(super) fn describe<D: Described>(
+        &mut self,
+        plan: &mut EntityPlan,
+        read: Option<YamlFile>,
+        described: &D,
+        fields: Fields,
+    ) -> Result<()> {
+        for (field, value) in fields {
+            plan.set(field, "", value);
+        }
+        let Some(YamlFile { bytes, document, canonical }) = read else {
+            plan.set(Field::VERBATIM, META, Content::Missing.to_override(described.guard()));
+            return Ok(());
+        };
+        let shape = match &document {
+            Some(document) => Shape::of(&bytes, document, described),
+            None => Shape::unreadable::<D>(&bytes),
+        };
+        plan.set(Field::SHAPE, META, shape.to_value());
+        let same = document.is_some() && emit(&shape.render(described)).is_ok_and(|again| again == bytes);
+        if !same {
+            let content = match document {
+                // The emitter gives these bytes from the document, only not from the sorted known keys.
+                Some(document) if canonical => Content::Document(document),
+                _ => {
+                    self.report.yaml_verbatim += 1;
+                    self.bytes_content(bytes)?
+                }
+            };
+            plan.set(Field::VERBATIM, META, content.to_override(described.guard()));
+        }
+        Ok(())
+    }
+
+    /// A directory of params or tags: a file per key.
+    pub(super) fn values(
+        &mut self,
+        plan: &mut EntityPlan,
+        base: &Path,
+        directory: &Item,
+        field: Field,
+    ) -> Result<()> {
+        let root = directory.path.clone();
+        let mut pending = vec![root.clone()];
+        while let Some(path) = pending.pop() {
+            let items = self.list(&path)?;
+            if items.is_empty() {
+                plan.layout.empty.push(key_of(path.strip_prefix(base).unwrap_or(&path)));
+            }
+            for item in items {
+                if item.is_dir {
+                    pending.push(item.path);
+                    continue;
+                }
+                let relative = item.path.strip_prefix(&root).unwrap_or(&item.path);
+                let large =
+                    std::fs::metadata(&item.path).map_or(true, |m| !m.is_file() || m.len() > VALUE_BYTES_MAX);
+                if large || !is_text(relative) {
+                    self.report.problem(
+                        &item.path,
+                        None,
+                        "not a value (its name is not UTF-8, or it is too large or no file); kept as a file",
+                    );
+                    self.stray(plan, base, &item, false, 0)?;
+                } else if let Some(bytes) = self.read_file(&item.path, VALUE_BYTES_MAX)? {
+                    let value = text_value(bytes);
+                    if matches!(value, Value::Bytes(_)) {
+                        self.report.problem(&item.path, None, "not UTF-8; MLflow cannot read it");
+                    }
+                    plan.set(field, key_of(relative), value);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The data sets of an experiment. What is no data set in every respect is kept as files of the experiment.
+    fn datasets(
+        &mut self,
+        experiment: &mut EntityPlan,
+        base: &Path,
+        directory: &Item,
+        context: &mut ExperimentContext,
+    ) -> Result<Vec<(EntityPlan, std::path::PathBuf)>> {
+        let mut plans = BTreeMap::new();
+        let items = self.list(&directory.path)?;
+        if items.is_empty() {
+            experiment.layout.empty.push("datasets".into());
+        }
+        for item in items {
+            let meta_path = item.path.join(META);
+            let children = if item.is_dir { self.list(&item.path)? } else { Vec::new() };
+            let alone = matches!(children.as_slice(), [only] if only.path == meta_path && !only.is_dir);
+            let bytes = if alone { std::fs::read(&meta_path).ok() } else { None };
+            let document = bytes.as_ref().and_then(|bytes| super::yaml_read::read(bytes).ok());
+            let dataset = document.as_ref().and_then(DatasetMeta::from_document);
+            match (dataset, document, bytes) {
+                (Some(dataset), Some(document), Some(bytes)) if item.text() == Some(&dataset.directory()) => {
+                    let uid = dataset_uid(context.uid, &dataset.name, &dataset.digest);
+                    let mut plan = EntityPlan::new(EntityKind::DATASET, uid, dataset.directory());
+                    plan.set(Field::TREE, "", Value::Uid(self.tree));
+                    plan.set(Field::EXPERIMENT, "", Value::Uid(context.uid));
+                    self.report.yaml_files += 1;
+                    self.report.bytes += bytes.len() as u64;
+                    let canonical = emit(&document).is_ok_and(|again| again == bytes);
+                    let file = YamlFile { bytes, document: Some(document), canonical };
+                    self.describe(&mut plan, Some(file), &dataset, dataset.fields())?;
+                    context.datasets.insert(dataset.directory(), uid);
+                    plans.insert(uid, (plan, item.path));
+                }
+                _ => self.stray(experiment, base, &item, true, 0)?,
+            }
+        }
+        Ok(plans.into_values().collect())
+    }
+}

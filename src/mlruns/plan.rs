@@ -1,0 +1,268 @@
+//! What an entity of the tree should hold, and how that meets what the store already has.
+//!
+//! Contract: [`EntityPlan::operations`] gives the operations that are missing; none if nothing changed. What the tree
+//! did not change since it was imported is left as it is in the store, edited or not. What the tree changed is taken
+//! where it only adds; anything else is reported and left, or taken with `replace`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Registers;
+use super::content::Content;
+use super::digest::{Short, short};
+use super::shape::{Layout, Shape};
+use crate::error::Result;
+use crate::format::event::{EntityKind, Field, Operation, Value};
+use crate::id::{Stamp, Uid};
+use crate::model::RunStatus;
+
+/// Role of the register that holds the layout of an entity's directory.
+pub(super) const LAYOUT: &str = "";
+/// The file that describes an entity.
+pub(super) const META: &str = "meta.yaml";
+
+/// Registers that an entity's own file determines.
+const META_FIELDS: &[Field] = &[
+    Field::NAME,
+    Field::LIFECYCLE,
+    Field::CREATED_MS,
+    Field::UPDATED_MS,
+    Field::NUMERIC_ID,
+    Field::ARTIFACT_LOCATION,
+    Field::STATUS,
+    Field::START_MS,
+    Field::END_MS,
+    Field::DELETED_MS,
+    Field::USER,
+    Field::ARTIFACT_URI,
+    Field::RUN_ID_TEXT,
+    Field::SOURCE_TYPE,
+    Field::SOURCE,
+    Field::SCHEMA,
+    Field::PROFILE,
+];
+
+/// An entity as the tree has it.
+pub(super) struct EntityPlan {
+    pub(super) kind: EntityKind,
+    pub(super) uid: Uid,
+    pub(super) registers: BTreeMap<(Field, String), Value>,
+    pub(super) layout: Layout,
+}
+
+/// A difference that was not (or only on request) taken over.
+pub(super) struct Difference {
+    /// Key of the file, relative to the entity's directory.
+    pub(super) file: String,
+    /// What happened.
+    pub(super) text: String,
+}
+
+impl EntityPlan {
+    /// An entity without anything yet.
+    pub(super) fn new(kind: EntityKind, uid: Uid, directory: String) -> Self {
+        let layout = Layout { directory, ..Layout::default() };
+        Self { kind, uid, registers: BTreeMap::new(), layout }
+    }
+
+    /// Sets a register; absent values of a new entity are not worth one.
+    pub(super) fn set(&mut self, field: Field, key: impl Into<String>, value: Value) {
+        if value != Value::Absent {
+            self.registers.insert((field, key.into()), value);
+        }
+    }
+
+    /// Digest of everything but the entity's own file.
+    fn values(&self) -> Short {
+        let mut hasher = blake3::Hasher::new();
+        for ((field, key), value) in &self.registers {
+            if matches!(*field, Field::TAG | Field::PARAM | Field::FILE | Field::INPUT) {
+                hasher.update(&field.0.to_le_bytes());
+                for bytes in [key.as_bytes(), value_bytes(value)] {
+                    hasher.update(&(bytes.len() as u64).to_le_bytes());
+                    hasher.update(bytes);
+                }
+            }
+        }
+        short(hasher.finalize().as_bytes())
+    }
+
+    /// What is missing in the store, most binding first; the layout, which says "all of this is in", comes last.
+    pub(super) fn operations(
+        mut self,
+        current: &Registers,
+        replace: bool,
+        differences: &mut Vec<Difference>,
+    ) -> Result<Vec<Operation>> {
+        self.layout.values = self.values();
+        self.layout.empty.sort_unstable();
+        let layout_key = (Field::SHAPE, LAYOUT.to_owned());
+        let old_layout = match current.get(&layout_key) {
+            Some((stamp, value)) => Layout::from_value(value)?.map(|layout| (*stamp, layout)),
+            None => None,
+        };
+        if let Some((_, old)) = &old_layout
+            && !self.meta_is_taken(current, old, replace, differences)?
+        {
+            self.layout.directory.clone_from(&old.directory);
+            self.layout.deleted = old.deleted;
+        }
+        let untouched = old_layout.as_ref().is_some_and(|(_, old)| old.values == self.layout.values);
+        let imported_at = old_layout.as_ref().map(|(stamp, _)| *stamp);
+        let mut operations = Vec::new();
+        let mut left = false;
+        for ((field, key), value) in std::mem::take(&mut self.registers) {
+            let take = match current.get(&(field, key.clone())) {
+                None => true,
+                Some((_, present)) if *present == value => false,
+                Some(_) if is_meta(field, &key) || matches!(field, Field::TREE | Field::EXPERIMENT) => true,
+                Some(_) if untouched => false,
+                Some((stamp, present)) => {
+                    take_changed(field, &key, (*stamp, present), &value, imported_at, replace, differences)
+                }
+            };
+            left |= !take
+                && !untouched
+                && current.get(&(field, key.clone())).is_some_and(|(_, present)| *present != value);
+            if take {
+                operations.push(Operation { kind: self.kind, uid: self.uid, field, key, value });
+            }
+        }
+        if left && let Some((_, old)) = &old_layout {
+            // Not all of the tree is in: the next import tells again, and can be told to replace.
+            self.layout.values = old.values;
+        }
+        let layout = self.layout.to_value();
+        if current.get(&layout_key).is_none_or(|(_, present)| *present != layout) {
+            let (field, key) = layout_key;
+            operations.push(Operation { kind: self.kind, uid: self.uid, field, key, value: layout });
+        }
+        Ok(operations)
+    }
+
+    /// Decides over `meta.yaml` and the registers it determines: those that stay as they are leave the plan. Says
+    /// whether the tree's state was taken.
+    fn meta_is_taken(
+        &mut self,
+        current: &Registers,
+        old: &Layout,
+        replace: bool,
+        differences: &mut Vec<Difference>,
+    ) -> Result<bool> {
+        let shape_key = (Field::SHAPE, META.to_owned());
+        let shape_of = |value: Option<&Value>| value.map_or(Ok(None), Shape::from_value);
+        let new_shape = shape_of(self.registers.get(&shape_key))?;
+        let old_shape = shape_of(current.get(&shape_key).map(|(_, value)| value))?;
+        let same_file = match (&new_shape, &old_shape) {
+            (Some(new), Some(old)) => new.file == old.file,
+            (new, old) => new.is_none() && old.is_none(),
+        };
+        let same_place = old.directory == self.layout.directory;
+        // A tag can be a run's name: then the name changes with the tag, not with the file.
+        let taken = if same_file && same_place {
+            false
+        } else if same_place && self.run_has_gone_on(current) {
+            true
+        } else {
+            let what = if same_place { "changed" } else { "moved" };
+            let what = format!("{what} since the last import");
+            differences.push(Difference {
+                file: if same_place { META.into() } else { String::new() },
+                text: if replace {
+                    format!("{what}; the tree's state was taken")
+                } else {
+                    format!("{what}; the store's state was kept (--replace takes the tree's)")
+                },
+            });
+            replace
+        };
+        if taken {
+            // What the new file does not have any more is taken back.
+            let gone: Vec<_> = current
+                .iter()
+                .filter(|((field, key), (_, value))| {
+                    is_meta(*field, key)
+                        && *value != Value::Absent
+                        && !self.registers.contains_key(&(*field, key.clone()))
+                })
+                .map(|(key, _)| key.clone())
+                .collect();
+            self.registers.extend(gone.into_iter().map(|key| (key, Value::Absent)));
+        } else {
+            self.registers.retain(|(field, key), _| !is_meta(*field, key));
+        }
+        Ok(taken)
+    }
+
+    /// Whether all that changed in a run's file is that the run went on: another status, an end.
+    fn run_has_gone_on(&self, current: &Registers) -> bool {
+        let was_open = matches!(
+            current.get(&(Field::STATUS, String::new())),
+            Some((_, Value::Integer(status))) if RunStatus::from_number(*status).is_some_and(|s| !s.is_terminated())
+        );
+        let free = [Field::STATUS, Field::END_MS, Field::SHAPE, Field::VERBATIM];
+        let fields: BTreeSet<&(Field, String)> = current.keys().chain(self.registers.keys()).collect();
+        self.kind == EntityKind::RUN
+            && was_open
+            && fields.into_iter().filter(|(field, key)| is_meta(*field, key) && !free.contains(field)).all(
+                |key| {
+                    let present = current.get(key).map_or(&Value::Absent, |(_, value)| value);
+                    *present == *self.registers.get(key).unwrap_or(&Value::Absent)
+                },
+            )
+    }
+}
+
+fn is_meta(field: Field, key: &str) -> bool {
+    META_FIELDS.contains(&field) || (matches!(field, Field::SHAPE | Field::VERBATIM) && key == META)
+}
+
+fn value_bytes(value: &Value) -> &[u8] {
+    match value {
+        Value::Text(text) => text.as_bytes(),
+        Value::Bytes(bytes) => bytes,
+        _ => &[],
+    }
+}
+
+/// Whether a param, tag or file of the tree replaces what the store has.
+fn take_changed(
+    field: Field,
+    key: &str,
+    present: (Stamp, &Value),
+    value: &Value,
+    imported_at: Option<Stamp>,
+    replace: bool,
+    differences: &mut Vec<Difference>,
+) -> bool {
+    if field == Field::FILE && has_grown(present.1, value) {
+        return true;
+    }
+    let file = match field {
+        Field::TAG => format!("tags/{key}"),
+        Field::PARAM => format!("params/{key}"),
+        _ => key.to_owned(),
+    };
+    let who = match imported_at {
+        Some(at) if present.0 <= at => "differs from what was imported",
+        _ => "was changed in the store",
+    };
+    let replace = replace && field != Field::PARAM;
+    let text = if replace {
+        format!("{who}; the tree's state was taken")
+    } else if field == Field::PARAM {
+        format!("{who}; params never change, the store's value was kept")
+    } else {
+        format!("{who}; the store's state was kept (--replace takes the tree's)")
+    };
+    differences.push(Difference { file, text });
+    replace
+}
+
+/// Whether a file only became longer, as logs do.
+fn has_grown(present: &Value, value: &Value) -> bool {
+    match (Content::from_value(present), Content::from_value(value)) {
+        (Ok(Some(Content::Inline(old))), Ok(Some(Content::Inline(new)))) => new.starts_with(&old),
+        (Ok(None), Ok(Some(_))) => true,
+        _ => false,
+    }
+}

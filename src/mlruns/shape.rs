@@ -1,0 +1,201 @@
+//! How a `meta.yaml` was laid out: which keys it had, and where it differs from what the registers say.
+//!
+//! Contract: [`Shape::of`] and [`Shape::render`] are inverse as long as the registers stay the same. Every difference
+//! carries a guard, the digest of what the registers said; once that changes, the register wins. So a file whose
+//! entity was edited shows the edit and keeps everything else. The encoding is frozen: [`Described::KEYS`] only grow
+//! at their end, and so does the set of tags.
+
+use super::digest::{Short, of_node, short};
+use super::wire::{Reader, put_number};
+use super::yaml_node::{Node, decode, encode};
+use crate::error::Result;
+use crate::format::event::Value;
+
+/// An entity as the keys of its `meta.yaml`.
+pub(super) trait Described {
+    /// Keys this program knows, in the order of their bits. Frozen: append only.
+    const KEYS: &'static [&'static str];
+    /// The keys that a new file has: those that MLflow 1.22, 2.22 and 3.18 can all read.
+    const DEFAULT: &'static [&'static str];
+    /// Keys whose value never changes, so that their absence says nothing.
+    const FIXED: &'static [&'static str];
+    /// What the registers say for a key; `None`: the key is not written.
+    fn node(&self, key: &str) -> Option<Node>;
+
+    /// Digest of everything the file shows.
+    fn guard(&self) -> Short {
+        let mut bytes = Vec::new();
+        for key in Self::KEYS {
+            if !Self::FIXED.contains(key)
+                && let Some(node) = self.node(key)
+            {
+                bytes.extend_from_slice(key.as_bytes());
+                encode(&node, &mut bytes);
+            }
+        }
+        short(&bytes)
+    }
+}
+
+/// The layout of one file.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Shape {
+    /// Digest of the imported file.
+    pub(super) file: Short,
+    /// Bit per key of [`Described::KEYS`].
+    present: u64,
+    /// Keys whose text, or absence, differs from the register: bit, guard, text.
+    differing: Vec<(u8, Short, Option<Node>)>,
+    /// Unknown keys.
+    others: Vec<(Node, Node)>,
+}
+
+fn key_text(key: &Node) -> &str {
+    match key {
+        Node::Scalar(_, text) => text,
+        _ => "",
+    }
+}
+
+impl Shape {
+    /// The shape of a file that has not been imported.
+    pub(super) fn default_of<D: Described>() -> Self {
+        let bit = |key: &&str| D::DEFAULT.contains(key);
+        let present = D::KEYS.iter().enumerate().filter(|(_, key)| bit(key)).map(|(at, _)| 1 << at).sum();
+        Self { file: Short::default(), present, differing: Vec::new(), others: Vec::new() }
+    }
+
+    /// The shape of a file that is no YAML.
+    pub(super) fn unreadable<D: Described>(bytes: &[u8]) -> Self {
+        Self { file: short(bytes), ..Self::default_of::<D>() }
+    }
+
+    /// The shape of a document that was read from `bytes`, beside what the registers say.
+    pub(super) fn of<D: Described>(bytes: &[u8], document: &Node, described: &D) -> Self {
+        let mut shape = Self { file: short(bytes), present: 0, differing: Vec::new(), others: Vec::new() };
+        for (at, key) in D::KEYS.iter().enumerate() {
+            let (written, known) = (document.get(key), described.node(key));
+            if written.is_some() {
+                shape.present |= 1 << at;
+            }
+            let silent =
+                written.is_none() && (D::FIXED.contains(key) || known.as_ref().is_none_or(Node::is_null));
+            if written != known.as_ref() && !silent {
+                shape.differing.push((at as u8, of_node(known.as_ref()), written.cloned()));
+            }
+        }
+        if let Node::Mapping(pairs) = document {
+            shape.others =
+                pairs.iter().filter(|(key, _)| !D::KEYS.contains(&key_text(key))).cloned().collect();
+        }
+        shape
+    }
+
+    /// The document, keys sorted as PyYAML sorts them.
+    pub(super) fn render<D: Described>(&self, described: &D) -> Node {
+        let mut pairs: Vec<(Node, Node)> = Vec::with_capacity(D::KEYS.len());
+        for (at, key) in D::KEYS.iter().enumerate() {
+            let is_present = self.present >> at & 1 == 1;
+            let known = described.node(key);
+            let guard = of_node(known.as_ref());
+            let differing = self.differing.iter().find(|(bit, g, _)| usize::from(*bit) == at && *g == guard);
+            let node = match differing {
+                Some((_, _, written)) => written.clone(),
+                None if is_present => known,
+                None if D::FIXED.contains(key) => None,
+                None => known.filter(|node| !node.is_null()),
+            };
+            if let Some(node) = node {
+                pairs.push((Node::text(*key), node));
+            }
+        }
+        pairs.extend(self.others.iter().cloned());
+        pairs.sort_by(|(a, _), (b, _)| key_text(a).cmp(key_text(b)));
+        Node::Mapping(pairs)
+    }
+
+    /// The value of a [`Field::SHAPE`](crate::format::event::Field::SHAPE) register.
+    pub(super) fn to_value(&self) -> Value {
+        let mut out = self.file.to_vec();
+        put_number(&mut out, self.present);
+        put_number(&mut out, self.differing.len() as u64);
+        for (at, guard, written) in &self.differing {
+            out.push(at << 1 | u8::from(written.is_some()));
+            out.extend_from_slice(guard);
+            if let Some(node) = written {
+                encode(node, &mut out);
+            }
+        }
+        put_number(&mut out, self.others.len() as u64);
+        for (key, value) in &self.others {
+            encode(key, &mut out);
+            encode(value, &mut out);
+        }
+        Value::Bytes(out)
+    }
+
+    /// From such a value.
+    pub(super) fn from_value(value: &Value) -> Result<Option<Self>> {
+        let Value::Bytes(bytes) = value else { return Ok(None) };
+        let mut reader = Reader::new(bytes, "shape");
+        let mut shape = Self {
+            file: reader.array()?,
+            present: reader.number()?,
+            differing: Vec::new(),
+            others: Vec::new(),
+        };
+        for _ in 0..reader.count()? {
+            let tag = reader.byte()?;
+            let guard = reader.array()?;
+            let written = if tag & 1 == 1 { Some(decode(&mut reader)?) } else { None };
+            shape.differing.push((tag >> 1, guard, written));
+        }
+        for _ in 0..reader.count()? {
+            shape.others.push((decode(&mut reader)?, decode(&mut reader)?));
+        }
+        reader.end()?;
+        Ok(Some(shape))
+    }
+}
+
+/// Which directory an entity had in its tree, and which of its directories hold no file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Layout {
+    /// Key of the directory, relative to the tree (experiments) or the experiment (runs).
+    pub(super) directory: String,
+    /// Whether the entity counted as deleted when it was in that directory.
+    pub(super) deleted: bool,
+    /// Digest of params, tags and stray files: whether the tree has changed since.
+    pub(super) values: Short,
+    /// Keys of the directories without files, relative to `directory`.
+    pub(super) empty: Vec<String>,
+}
+
+impl Layout {
+    /// The value of a [`Field::SHAPE`](crate::format::event::Field::SHAPE) register.
+    pub(super) fn to_value(&self) -> Value {
+        let mut out = vec![1, u8::from(self.deleted)];
+        out.extend_from_slice(&self.values);
+        super::wire::put_bytes(&mut out, self.directory.as_bytes());
+        put_number(&mut out, self.empty.len() as u64);
+        self.empty.iter().for_each(|key| super::wire::put_bytes(&mut out, key.as_bytes()));
+        Value::Bytes(out)
+    }
+
+    /// From such a value.
+    pub(super) fn from_value(value: &Value) -> Result<Option<Self>> {
+        let Value::Bytes(bytes) = value else { return Ok(None) };
+        let mut reader = Reader::new(bytes, "layout");
+        if reader.byte()? != 1 {
+            return Err(reader.damaged());
+        }
+        let deleted = reader.byte()? != 0;
+        let values = reader.array()?;
+        let mut layout = Self { directory: reader.text()?.to_owned(), deleted, values, empty: Vec::new() };
+        for _ in 0..reader.count()? {
+            layout.empty.push(reader.text()?.to_owned());
+        }
+        reader.end()?;
+        Ok(Some(layout))
+    }
+}

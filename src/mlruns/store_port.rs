@@ -1,0 +1,397 @@
+//! A store as source and target of `mlruns` trees.
+//!
+//! Contract: what was committed is in the log; points are in the log before the commit that follows them, so that an
+//! interrupted import goes on where it stopped. Columns of one run are gathered into batches, so that metrics that were
+//! logged together share their steps and timestamps.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::{Cursor, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{
+    Entities, ExportOptions, ExportReport, ExportSource, Extra, ImportOptions, ImportReport, ImportTarget,
+    PointBlock, PointReader, Progress, Registers, Which,
+};
+use crate::error::{Error, Result};
+use crate::format::declare::{OwnerKind, SeriesKey};
+use crate::format::event::{EntityKind, Field, Operation};
+use crate::id::{BlobId, Origin, Stamp, Uid};
+use crate::limits::{BLOB_CHUNK_BYTES_MAX, COLUMN_POINTS_MAX};
+use crate::log::{BulkColumn, ColumnReader};
+use crate::mlruns::BlobRef;
+use crate::query::history::{HistoryStream, PointFilter};
+use crate::query::snapshot::{OriginParts, Snapshot};
+use crate::store::Store;
+use crate::store::state::Want;
+
+/// Points gathered before a batch is written: bounds memory, and is what one batch shares axes over.
+const GATHERED_POINTS_MAX: usize = 64 * 1024;
+/// Columns gathered before a batch is written.
+const GATHERED_COLUMNS_MAX: usize = 256;
+/// Points handed to an exporter at a time.
+const BLOCK_POINTS: usize = COLUMN_POINTS_MAX;
+
+const KINDS: [EntityKind; 4] =
+    [EntityKind::EXPERIMENT, EntityKind::RUN, EntityKind::DATASET, EntityKind::TREE];
+
+/// A column that waits for its batch.
+struct Gathered {
+    series: SeriesKey,
+    origin: Origin,
+    first_ordinal: u64,
+    steps: Vec<i64>,
+    timestamps_ms: Vec<i64>,
+    values: Vec<f64>,
+    extras: Vec<Extra>,
+}
+
+/// One store, for the length of an import or export.
+struct Port<'a> {
+    store: &'a Store,
+    gathered: Vec<Gathered>,
+    gathered_points: usize,
+    /// Points that this import wrote, by series and origin: the next ordinal.
+    written: HashMap<(Uid, String, Origin), u64>,
+    /// Next ordinals of the run that was asked about last.
+    known: RefCell<Option<(Uid, HashMap<(String, Origin), u64>)>>,
+    blobs: HashSet<BlobId>,
+    /// One look at the store for a whole export; an import looks again.
+    frozen: Option<Snapshot>,
+    /// Origins of the run that was read last.
+    series: RefCell<Option<(Uid, Arc<BTreeMap<SeriesKey, Vec<OriginParts>>>)>>,
+}
+
+impl<'a> Port<'a> {
+    fn new(store: &'a Store, frozen: Option<Snapshot>) -> Result<Self> {
+        drop(store.inner.current(Want::All)?);
+        Ok(Self {
+            store,
+            gathered: Vec::new(),
+            gathered_points: 0,
+            written: HashMap::new(),
+            known: RefCell::new(None),
+            blobs: HashSet::new(),
+            frozen,
+            series: RefCell::new(None),
+        })
+    }
+
+    fn snapshot(&self) -> Result<Snapshot> {
+        match &self.frozen {
+            Some(snapshot) => Ok(snapshot.clone()),
+            None => self.store.inner.snapshot(),
+        }
+    }
+
+    /// The series of a run; kept for a run of an export, whose snapshot does not change.
+    fn run_series(&self, run: Uid) -> Result<Arc<BTreeMap<SeriesKey, Vec<OriginParts>>>> {
+        if let Some((_, series)) = self.series.borrow().as_ref().filter(|(known, _)| *known == run) {
+            return Ok(Arc::clone(series));
+        }
+        let series = Arc::new(self.snapshot()?.run_series(run)?);
+        if self.frozen.is_some() {
+            *self.series.borrow_mut() = Some((run, Arc::clone(&series)));
+        }
+        Ok(series)
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let gathered = std::mem::take(&mut self.gathered);
+        self.gathered_points = 0;
+        let writer = self.store.inner.writer()?;
+        let mut columns = Vec::with_capacity(gathered.len());
+        let mut numbers = Vec::with_capacity(gathered.len());
+        for one in &gathered {
+            numbers.push(writer.series_of(&one.series, one.origin)?);
+        }
+        for (one, series) in gathered.iter().zip(&numbers) {
+            columns.push(BulkColumn {
+                series,
+                first_ordinal: Some(one.first_ordinal),
+                steps: &one.steps,
+                timestamps_ms: &one.timestamps_ms,
+                values: &one.values,
+                extras: &one.extras,
+            });
+        }
+        if columns.is_empty() { Ok(()) } else { writer.append_columns(&columns) }
+    }
+}
+
+impl Entities for Port<'_> {
+    fn kind(&self, uid: Uid) -> Result<Option<EntityKind>> {
+        let state = self.store.inner.lock_state();
+        Ok(KINDS.into_iter().find(|kind| state.catalog.get(*kind, uid).is_some()))
+    }
+
+    fn registers(&self, uid: Uid) -> Result<Registers> {
+        let state = self.store.inner.lock_state();
+        let entity = KINDS.into_iter().find_map(|kind| state.catalog.get(kind, uid));
+        let all = entity.into_iter().flat_map(|e| e.all_entries());
+        Ok(all
+            .map(|(field, key, stamp, value)| ((field, key.to_owned()), (stamp, value.to_value())))
+            .collect())
+    }
+
+    fn entities(&self, kind: EntityKind) -> Result<Vec<Uid>> {
+        let state = self.store.inner.lock_state();
+        Ok(state.catalog.of_kind(kind).map(|e| e.uid()).collect())
+    }
+
+    fn owned(&self, kind: EntityKind, field: Field, owner: Uid) -> Result<Vec<Uid>> {
+        let state = self.store.inner.lock_state();
+        if kind == EntityKind::RUN && field == Field::EXPERIMENT {
+            return Ok(state.catalog.runs_of(owner).map(|e| e.uid()).collect());
+        }
+        let owned = state.catalog.of_kind(kind).filter(|e| e.reference(field) == Some(owner));
+        Ok(owned.map(|e| e.uid()).collect())
+    }
+
+    fn artifact_directory(&self, run: Uid) -> Result<PathBuf> {
+        let state = self.store.inner.lock_state();
+        let entity = state.catalog.run(run).ok_or_else(|| Error::not_found("run", run.to_string()))?;
+        let experiment = entity.reference(Field::EXPERIMENT).unwrap_or_default();
+        Ok(self.store.inner.artifact_dir(experiment, run))
+    }
+}
+
+impl PointReader for Port<'_> {
+    fn read_points(
+        &self,
+        run: Uid,
+        key: &str,
+        which: Which,
+        sink: &mut dyn FnMut(&PointBlock<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let series = self.run_series(run)?;
+        let Some(origins) = series.get(&SeriesKey::of_run(run, key)) else { return Ok(()) };
+        let single = match which {
+            Which::From(origin, from) => Some((origins.iter().find(|o| o.origin == origin), from)),
+            Which::All if origins.len() == 1 => Some((origins.first(), 0)),
+            _ => None,
+        };
+        if let Some((parts, from)) = single {
+            return parts.map_or(Ok(()), |parts| read_origin(parts, from, sink));
+        }
+        let wanted: Vec<OriginParts> =
+            origins.iter().filter(|o| which != Which::Except(o.origin)).cloned().collect();
+        read_merged(run, key, &wanted, sink)
+    }
+}
+
+/// One origin, in blocks.
+fn read_origin(
+    parts: &OriginParts,
+    from: u64,
+    sink: &mut dyn FnMut(&PointBlock<'_>) -> Result<()>,
+) -> Result<()> {
+    let mut reader = ColumnReader::default();
+    let mut stream = parts.stream(&mut reader, from..u64::MAX)?;
+    while let Some(column) = stream.next(&mut reader, BLOCK_POINTS)? {
+        sink(&PointBlock {
+            steps: &column.steps,
+            timestamps: &column.timestamps_ms,
+            values: &column.values,
+            extras: &column.extras,
+        })?;
+    }
+    Ok(())
+}
+
+/// Several origins, merged; extra columns are put together anew.
+fn read_merged(
+    run: Uid,
+    key: &str,
+    origins: &[OriginParts],
+    sink: &mut dyn FnMut(&PointBlock<'_>) -> Result<()>,
+) -> Result<()> {
+    let mut stream = HistoryStream::new(&run.to_string(), key, origins, None, false)?;
+    let filter = PointFilter::default();
+    loop {
+        let (mut steps, mut timestamps, mut values) = (Vec::new(), Vec::new(), Vec::new());
+        let mut extras: BTreeMap<u8, ExtraBuilder> = BTreeMap::new();
+        let more = stream.next_points(&filter, BLOCK_POINTS, &mut |point, columns, at| {
+            for extra in columns {
+                extras.entry(extra.kind).or_default().set(steps.len(), extra.get(at));
+            }
+            steps.push(point.step);
+            timestamps.push(point.timestamp_ms);
+            values.push(point.value);
+        })?;
+        let extras: Vec<Extra> = extras.into_iter().map(|(kind, e)| e.finish(kind, steps.len())).collect();
+        sink(&PointBlock { steps: &steps, timestamps: &timestamps, values: &values, extras: &extras })?;
+        if !more {
+            return Ok(());
+        }
+    }
+}
+
+/// An extra column made point by point; where a point has none, its value is empty.
+#[derive(Default)]
+struct ExtraBuilder {
+    places: HashMap<Vec<u8>, u32>,
+    dictionary: Vec<Vec<u8>>,
+    indices: Vec<u32>,
+}
+
+impl ExtraBuilder {
+    fn place(&mut self, value: &[u8]) -> u32 {
+        if let Some(place) = self.places.get(value) {
+            return *place;
+        }
+        let place = self.dictionary.len() as u32;
+        self.dictionary.push(value.to_vec());
+        self.places.insert(value.to_vec(), place);
+        place
+    }
+
+    fn fill(&mut self, len: usize) {
+        if self.indices.len() < len {
+            let empty = self.place(&[]);
+            self.indices.resize(len, empty);
+        }
+    }
+
+    fn set(&mut self, at: usize, value: &[u8]) {
+        self.fill(at);
+        let place = self.place(value);
+        self.indices.push(place);
+    }
+
+    fn finish(mut self, kind: u8, len: usize) -> Extra {
+        self.fill(len);
+        Extra { kind, dictionary: self.dictionary, indices: self.indices }
+    }
+}
+
+impl ImportTarget for Port<'_> {
+    fn commit(&mut self, operations: Vec<Operation>) -> Result<Stamp> {
+        self.flush()?;
+        let stamp = self.store.inner.change(&[Want::All], false, |_| Ok(operations))?;
+        Ok(stamp.unwrap_or_default())
+    }
+
+    fn points_stored(&self, run: Uid, key: &str, origin: Origin) -> Result<u64> {
+        if let Some(next) = self.written.get(&(run, key.to_owned(), origin)) {
+            return Ok(*next);
+        }
+        let mut known = self.known.borrow_mut();
+        if known.as_ref().is_none_or(|(one, _)| *one != run) {
+            let mut ends = HashMap::new();
+            for part in self.store.inner.reader.view().series(run)? {
+                let series = part.declaration.series.clone();
+                if series.owner == OwnerKind::RUN {
+                    let end = ends.entry((series.key.to_string(), part.declaration.origin)).or_insert(0);
+                    *end = part.end().max(*end);
+                }
+            }
+            *known = Some((run, ends));
+        }
+        let ends = known.as_ref().map(|(_, ends)| ends);
+        Ok(ends.and_then(|e| e.get(&(key.to_owned(), origin))).copied().unwrap_or(0))
+    }
+
+    fn put_points(
+        &mut self,
+        run: Uid,
+        key: &str,
+        origin: Origin,
+        first_ordinal: u64,
+        block: &PointBlock<'_>,
+    ) -> Result<()> {
+        let points = block.values.len();
+        if points == 0 {
+            return Ok(());
+        }
+        self.written.insert((run, key.to_owned(), origin), first_ordinal + points as u64);
+        self.gathered.push(Gathered {
+            series: SeriesKey::of_run(run, key),
+            origin,
+            first_ordinal,
+            steps: block.steps.to_vec(),
+            timestamps_ms: block.timestamps.to_vec(),
+            values: block.values.to_vec(),
+            extras: block.extras.to_vec(),
+        });
+        self.gathered_points += points;
+        if self.gathered_points >= GATHERED_POINTS_MAX || self.gathered.len() >= GATHERED_COLUMNS_MAX {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn put_blob(&mut self, bytes: &mut dyn Read) -> Result<BlobRef> {
+        // What fits one chunk is looked for before it is written; longer blobs are rare and may be stored twice.
+        let mut head = Vec::new();
+        let limit = BLOB_CHUNK_BYTES_MAX as u64;
+        let read = (&mut *bytes).take(limit).read_to_end(&mut head);
+        read.map_err(|e| Error::InvalidArgument(format!("cannot read a file of the tree: {e}")))?;
+        if (head.len() as u64) < limit {
+            let id = crate::log::blob_address(&head);
+            if self.blobs.contains(&id) || self.store.inner.reader.view().has_blob(id)? {
+                return Ok(BlobRef { id, len: head.len() as u64 });
+            }
+        }
+        let mut source = Cursor::new(head).chain(bytes);
+        let (id, len) = self.store.inner.writer()?.put_blob(&mut source)?;
+        self.blobs.insert(id);
+        Ok(BlobRef { id, len })
+    }
+}
+
+impl ExportSource for Port<'_> {
+    fn metric_keys(&self, run: Uid) -> Result<Vec<String>> {
+        let series = self.run_series(run)?;
+        let runs = series.keys().filter(|s| s.owner == OwnerKind::RUN);
+        Ok(runs.map(|s| s.key.to_string()).collect())
+    }
+
+    fn read_blob(&self, blob: BlobRef) -> Result<Box<dyn Read + '_>> {
+        let view = self.snapshot()?.view;
+        let reader = view.blob_reader(blob.id)?;
+        reader
+            .map(|r| Box::new(r) as Box<dyn Read>)
+            .ok_or_else(|| Error::not_found("blob", blob.id.to_string()))
+    }
+}
+
+impl Store {
+    /// Imports an `mlruns` tree. Doing so again adds what is new; see [`super::import`].
+    ///
+    /// # Errors
+    /// As [`super::import`].
+    pub fn import(
+        &self,
+        source: &Path,
+        options: &ImportOptions,
+        progress: &mut dyn FnMut(&Progress),
+    ) -> Result<ImportReport> {
+        if !options.dry_run {
+            self.inner.writer()?;
+        }
+        let mut port = Port::new(self, None)?;
+        let report = super::import(source, &mut port, options, progress)?;
+        if !options.dry_run {
+            port.flush()?;
+            self.sync()?;
+        }
+        Ok(report)
+    }
+
+    /// Exports to the `mlruns` layout; see [`super::export`].
+    ///
+    /// # Errors
+    /// As [`super::export`].
+    pub fn export(
+        &self,
+        destination: &Path,
+        options: &ExportOptions,
+        progress: &mut dyn FnMut(&Progress),
+    ) -> Result<ExportReport> {
+        let snapshot = self.inner.snapshot()?;
+        let port = Port::new(self, Some(snapshot))?;
+        super::export(&port, destination, options, progress)
+    }
+}

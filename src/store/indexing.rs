@@ -1,0 +1,202 @@
+//! What the index is given, and what is believed of it.
+//!
+//! Contract: rows and metrics in the index are computed from closed, durable segments alone, and count only if every
+//! mark holds: its segment is there (or one that replaced it) and ends with the same bytes. Then the events and columns
+//! of unmarked segments are added, in any order and any number of times, to the same result as reading everything. So
+//! the index may be deleted, garbled or old, and answers stay the same. Small stores have none: reading their log is as
+//! fast, and a redb file is larger than they are.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::catalog::{Catalog, Entity};
+use crate::codec::bytes::Reader;
+use crate::codec::summary::Summary;
+use crate::error::Result;
+use crate::format::cursor::{Cursor, put_slice, put_varint};
+use crate::format::event::EntityKind;
+use crate::id::{SegmentId, Uid};
+use crate::index::{Checkpoint, INDEX_FILE, Index, IndexWriter, Mark, Outcome};
+use crate::limits::KEY_BYTES_MAX;
+use crate::log::{Segment, View, event_offsets, read_event};
+use crate::query::snapshot::Snapshot;
+use crate::store::Inner;
+use crate::store::metrics::{RunSummaries, run_summaries};
+use crate::vfs::process;
+
+/// Row kind of an entity's registers: this plus nothing; the entity says its own kind.
+const ROW_ENTITY: u8 = 1;
+/// Row kind of a run's metric summaries.
+const ROW_METRICS: u8 = 2;
+/// Entities from which on an index pays.
+const ENTITIES_MIN: usize = 256;
+
+/// The index as it was when everything was loaded.
+#[derive(Debug, Default)]
+pub(crate) struct IndexImage {
+    /// Segments that rows and metrics cover in full.
+    pub marked: HashSet<SegmentId>,
+    /// Encoded summaries by run.
+    metrics: HashMap<Uid, Vec<u8>>,
+}
+
+impl IndexImage {
+    /// The summaries of a run, if no unmarked segment knows more.
+    pub(crate) fn summaries(&self, snapshot: &Snapshot, run: Uid) -> Option<RunSummaries> {
+        let bytes = self.metrics.get(&run)?;
+        let unmarked = snapshot.view.segments.iter().filter(|(s, state)| !self.covers(s, state));
+        let known = unmarked.into_iter().any(|(_, state)| state.knows(run));
+        if known { None } else { decode_summaries(bytes) }
+    }
+
+    /// Whether a segment is covered: marked itself, or made of marked ones.
+    pub(crate) fn covers(&self, segment: &Segment, state: &crate::log::SegmentState) -> bool {
+        self.marked.contains(&segment.header.id)
+            || (!state.replaced.is_empty() && state.replaced.iter().all(|r| self.marked.contains(&r.id)))
+    }
+}
+
+fn encode_summaries(summaries: &RunSummaries) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_varint(&mut out, summaries.len() as u64);
+    for (key, summary) in summaries {
+        put_slice(&mut out, key.as_bytes());
+        let mut bytes = Vec::new();
+        summary.encode(&mut bytes);
+        put_slice(&mut out, &bytes);
+    }
+    out
+}
+
+fn decode_summaries(bytes: &[u8]) -> Option<RunSummaries> {
+    let mut cursor = Cursor::new(bytes);
+    let count = cursor.count(bytes.len(), "metrics of a run").ok()?;
+    let mut all = RunSummaries::new();
+    for _ in 0..count {
+        let key = cursor.text(KEY_BYTES_MAX, "a metric key").ok()?.to_owned();
+        let summary = cursor.slice(bytes.len(), "a summary").ok()?;
+        all.insert(key, Summary::decode(&mut Reader::new(summary)).ok()?);
+    }
+    Some(all)
+}
+
+impl Inner {
+    fn index_path(&self) -> std::path::PathBuf {
+        self.root.join(INDEX_FILE)
+    }
+
+    /// Marks that hold in a view; `None` if one does not, and with it the whole index is void.
+    fn valid_marks(view: &View, marks: &[Mark]) -> Option<HashSet<SegmentId>> {
+        let present: HashMap<SegmentId, &Arc<Segment>> =
+            view.all_segments().map(|segment| (segment.header.id, segment)).collect();
+        let replaced: HashSet<SegmentId> =
+            view.segments.iter().flat_map(|(_, state)| state.replaced.iter().map(|r| r.id)).collect();
+        let holds = |mark: &Mark| match present.get(&mark.segment) {
+            Some(segment) => segment.mark_crc(mark.offset).is_ok_and(|crc| crc == mark.crc),
+            None => replaced.contains(&mark.segment),
+        };
+        marks.iter().all(holds).then(|| marks.iter().map(|mark| mark.segment).collect())
+    }
+
+    /// Loads what the index has: entities, and the image for metrics. `None`: use the log.
+    pub(crate) fn load_index(&self, view: &View) -> Option<(Vec<Entity>, IndexImage)> {
+        if !self.options.use_index {
+            return None;
+        }
+        let index = Index::open_read(self.vfs.as_ref(), &self.index_path(), &self.id)?;
+        let marked = Self::valid_marks(view, &index.marks()?)?;
+        let rows = index.rows(ROW_ENTITY)?;
+        let mut entities = Vec::with_capacity(rows.len());
+        for (_, bytes) in rows.iter() {
+            entities.push(Entity::decode(bytes).ok()?);
+        }
+        let metrics = index.rows(ROW_METRICS)?.iter().map(|(uid, bytes)| (uid, bytes.to_vec())).collect();
+        Some((entities, IndexImage { marked, metrics }))
+    }
+
+    /// Brings the index up to what closed segments hold, if the store is large enough to gain by it. Whatever goes
+    /// wrong, the log is the database: nobody needs to know.
+    pub(crate) fn checkpoint(&self) -> Result<()> {
+        if !self.options.use_index {
+            return Ok(());
+        }
+        let view = self.reader.refresh()?.closed();
+        if view.entities().len() < ENTITIES_MIN {
+            return Ok(());
+        }
+        let holder = format!("pid {} on {}", process::pid(), process::host_name());
+        for _ in 0..2 {
+            let vfs = self.vfs.as_ref();
+            let Some(mut writer) = IndexWriter::open(vfs, &self.index_path(), &self.id, &holder) else {
+                return Ok(());
+            };
+            let marks = writer.marks();
+            let marked = Self::valid_marks(&view, &marks);
+            let known = marked.clone().unwrap_or_default();
+            let checkpoint =
+                self.collect(&view, &IndexImage { marked: known, ..IndexImage::default() }, &marks)?;
+            // Rows of an index whose marks do not hold may be of a log that is gone.
+            let void = marked.is_none() && !marks.is_empty();
+            if void {
+                drop(writer);
+                let _ = self.vfs.remove_file(&self.index_path());
+                continue;
+            }
+            if checkpoint.marks.is_empty() || writer.checkpoint(&checkpoint) != Outcome::Rebuilt {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that unmarked segments change.
+    fn collect(&self, view: &View, image: &IndexImage, old: &[Mark]) -> Result<Checkpoint> {
+        let mut checkpoint = Checkpoint::default();
+        let mut touched: BTreeSet<Uid> = BTreeSet::new();
+        let mut events = Vec::new();
+        let mut present = HashSet::new();
+        for (segment, state) in &view.segments {
+            present.insert(segment.header.id);
+            if !image.marked.contains(&segment.header.id) {
+                let crc = segment.mark_crc(state.valid_len)?;
+                checkpoint.marks.push(Mark { segment: segment.header.id, offset: state.valid_len, crc });
+            }
+            if image.covers(segment, state) {
+                continue;
+            }
+            touched.extend(state.uids());
+            for offset in event_offsets(segment, state, 0)? {
+                events.extend(read_event(segment, offset)?);
+            }
+        }
+        checkpoint.removed_segments =
+            old.iter().map(|m| m.segment).filter(|id| !present.contains(id)).collect();
+        let mut catalog = Catalog::new();
+        if !image.marked.is_empty()
+            && let Some((rows, _)) = self.load_index(view)
+        {
+            rows.into_iter().for_each(|row| catalog.insert(row));
+        }
+        let mut changed: HashSet<(EntityKind, Uid)> = HashSet::new();
+        for event in &events {
+            if catalog.apply(event).is_ok() {
+                changed.extend(event.operations.iter().map(|o| (o.kind, o.uid)));
+            }
+        }
+        for (kind, uid) in changed {
+            if let Some(entity) = catalog.entry(kind, uid) {
+                let mut bytes = Vec::new();
+                entity.encode(&mut bytes);
+                checkpoint.rows.push((ROW_ENTITY, uid, bytes));
+            }
+        }
+        let snapshot = Snapshot::of_view(Arc::new(view.clone()));
+        for run in touched {
+            let summaries = run_summaries(&snapshot, run)?;
+            if !summaries.is_empty() {
+                checkpoint.rows.push((ROW_METRICS, run, encode_summaries(&summaries)));
+            }
+        }
+        Ok(checkpoint)
+    }
+}
