@@ -1,4 +1,4 @@
-//! Stores merge by copying files: nothing is lost, nothing doubled, whatever was sealed, compacted, cut or copied twice.
+//! Stores merge by copying files: nothing is lost or doubled, whatever was sealed, compacted, cut or copied twice.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -52,7 +52,8 @@ struct Plan {
 impl Store {
     /// Folds segments into few long ones: fewer bytes, fewer files, fewer reads. Points of purged runs are left out.
     /// Reading and logging go on meanwhile; what somebody is still writing is left alone. The files that were folded
-    /// stay for ten minutes and are removed by the next [`Store::compact`] or [`Store::gc`], or by a writer that closes.
+    /// stay for ten minutes and are removed by the next [`Store::compact`] or [`Store::gc`], or by a writer that
+    /// closes.
     ///
     /// # Errors
     /// [`Error::Busy`] names who else compacts, [`Error::DiskFull`]: then everything is as it was. Damaged segments are
@@ -184,7 +185,7 @@ impl Inner {
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<CompactReport> {
         let log_dir = self.root.join(LOG_DIR);
-        // A writer of its own: its numbers have no gaps, whatever else this process writes meanwhile, or if it is killed.
+        // A writer of its own: its numbers have no gaps, whatever else this process writes, and if it is killed.
         let writer = WriterId::random()?;
         let mut report = CompactReport::default();
         let mut previous = (SegmentId::default(), 0);
