@@ -20,7 +20,7 @@ use crate::id::{BlobId, Origin, SegmentId, Uid, WriterId};
 use crate::log::live_reader::LiveWindow;
 use crate::log::segment_reader::{Segment, SegmentState};
 use crate::log::{LOG_DIR, parse_segment_name};
-use crate::vfs::Vfs;
+use crate::vfs::{Vfs, process};
 
 /// How often a listing with holes is repeated.
 const LISTINGS_MAX: usize = 3;
@@ -312,6 +312,11 @@ impl View {
     pub(crate) fn covered(&self, window: &LiveWindow) -> Option<u64> {
         let writer = window.header.writer;
         let covered = self.live_to(writer);
+        // After a power cut a later frame may be there without an earlier one, and says nothing of that.
+        let holes = || self.all.values().any(|s| s.header.writer == writer && !s.state().damage.is_empty());
+        if window.header.boot != process::boot_id() && holes() {
+            return None;
+        }
         if window.released <= covered {
             return Some(covered);
         }

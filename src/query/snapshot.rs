@@ -81,7 +81,10 @@ impl Snapshot {
     fn uncovered<'a>(&self, window: &'a LiveWindow) -> (&'a [LiveRecord], bool) {
         match self.view.covered(window) {
             Some(covered) => (window.joined(covered).0, true),
-            None => (window.joined(window.released).0, false),
+            None => {
+                let covered = self.view.live_to(window.header.writer).max(window.released);
+                (window.joined(covered).0, false)
+            }
         }
     }
 
