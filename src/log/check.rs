@@ -193,6 +193,8 @@ impl Checker<'_> {
         let checked = payload.get(..header.checked_len as usize).unwrap_or_default();
         if let Err(m) = check_payload(header, checked, self.segment.header.id, offset) {
             self.report(damage(offset, format!("a {:?} frame: {}", header.kind, m.expected), "another crc"));
+            // Its own header says that it was closed.
+            self.found.is_closed |= header.kind == FrameKind::Footer;
             if header.kind == FrameKind::Directory {
                 self.next_interval(offset + header.frame_len());
             }
