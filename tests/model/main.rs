@@ -14,7 +14,7 @@ use proptest::test_runner::{Config, TestError, TestRunner};
 use driver::{Driver, Place};
 
 /// Scripts against files in memory, where a kill is an exact copy of one moment.
-const MEMORY_SCRIPTS: u32 = 130;
+const MEMORY_SCRIPTS: u32 = 140;
 /// Scripts against the disk, with mapped live files and `index.redb`.
 const DISK_SCRIPTS: u32 = 20;
 
