@@ -47,6 +47,8 @@ pub(crate) struct View {
     pub segments: Vec<(Arc<Segment>, Arc<SegmentState>)>,
     /// All that were opened, replaced ones included.
     all: BTreeMap<(WriterId, u64), Arc<Segment>>,
+    /// By writer: its live records below this are in the segments as they were then. (Segments themselves go on.)
+    live_to: HashMap<WriterId, u64>,
     /// Files that could not be opened, and numbers that are missing.
     pub problems: Vec<Problem>,
 }
@@ -191,6 +193,8 @@ impl View {
         }
         let mut next_number: HashMap<WriterId, u64> = HashMap::new();
         for ((writer, number), segment, state) in states {
+            let live_to = self.live_to.entry(writer).or_default();
+            *live_to = state.live_to.max(*live_to);
             let expected = next_number.entry(writer).or_default();
             for missing in *expected..number {
                 if !replaced_numbers.contains(&(writer, missing)) {
@@ -292,8 +296,7 @@ impl View {
 
     /// The writer's live records below this are in segments.
     pub(crate) fn live_to(&self, writer: WriterId) -> u64 {
-        let own = self.all.values().filter(|s| s.header.writer == writer);
-        own.map(|s| s.state().live_to).max().unwrap_or(0)
+        self.live_to.get(&writer).copied().unwrap_or(0)
     }
 
     /// Numbers of a writer's segments that are in use: the next free one.
