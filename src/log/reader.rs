@@ -48,6 +48,8 @@ pub(crate) struct View {
     pub segments: Vec<(Arc<Segment>, Arc<SegmentState>)>,
     /// All that were opened, replaced ones included.
     all: BTreeMap<(WriterId, u64), Arc<Segment>>,
+    /// By writer: its live records below this are in the segments as they were then. (Segments themselves go on.)
+    live_to: HashMap<WriterId, u64>,
     /// Files that could not be opened, and numbers that are missing.
     pub problems: Vec<Problem>,
 }
@@ -195,6 +197,8 @@ impl View {
         }
         let mut next_number: HashMap<WriterId, u64> = HashMap::new();
         for ((writer, number), segment, state) in states {
+            let live_to = self.live_to.entry(writer).or_default();
+            *live_to = state.live_to.max(*live_to);
             let expected = next_number.entry(writer).or_default();
             for missing in *expected..number {
                 if !replaced_numbers.contains(&(writer, missing)) {
@@ -319,8 +323,7 @@ impl View {
 
     /// The writer's live records below this are in segments: its own, or those of whoever recovered or folded them.
     pub(crate) fn live_to(&self, writer: WriterId) -> Result<u64> {
-        let own = self.all.values().filter(|s| s.header.writer == writer);
-        let own = own.map(|s| s.state().live_to).max().unwrap_or(0);
+        let own = self.live_to.get(&writer).copied().unwrap_or(0);
         let told = self.events(Uid::from_bytes(*writer.as_bytes()))?;
         let told = told.iter().flat_map(|event| &event.operations).filter_map(|o| match o.value {
             Value::Integer(to) if o.kind == EntityKind::WRITER && o.field == Field::LIVE_TO => {
