@@ -21,7 +21,7 @@ pub use error::{Error, Result};
 pub use model::{Dataset, DatasetInput, Experiment, Lifecycle, Point, Points, RunData, RunStatus};
 pub use query::ViewType;
 pub use query::grammar::Dialect;
-pub use store::report::{CompactReport, GcReport, Progress, Stats};
+pub use store::report::{CompactReport, Finding, GcReport, Progress, Severity, Stats, VerifyReport};
 pub use store::{
     ArtifactInfo, Durability, ExperimentHandle, ExperimentOptions, ExperimentSearch, GcOptions, History,
     HistoryPage, Metric, MetricSummary, Options, Page, Run, RunOptions, RunSearch, Series, SharedMapping,

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError};
 
+use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::catalog::Entity;
@@ -20,6 +21,11 @@ use crate::model::{Point, RunData};
 use crate::query::snapshot::{OriginParts, Snapshot};
 use crate::store::state::Want;
 use crate::store::{Inner, Store};
+
+/// Runs from which on metrics are computed by several threads.
+const PARALLEL_RUNS_MIN: usize = 64;
+/// Threads of one such computation.
+const PARALLEL_THREADS_MAX: usize = 8;
 
 /// What is known of one metric without reading its history.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -136,6 +142,23 @@ fn metrics_from(summaries: RunSummaries) -> RunMetrics {
 }
 
 impl Inner {
+    /// Computes the metrics of many runs at once, on a pool that lives for this call, so that what follows finds them in
+    /// the cache.
+    pub(crate) fn warm_metrics(&self, snapshot: &Snapshot, runs: &[Uid]) -> Result<()> {
+        let missing: Vec<Uid> = {
+            let cache = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
+            let fits = |run: &Uid| cache.runs.get(run).is_some_and(|c| Arc::ptr_eq(&c.view, &snapshot.view));
+            runs.iter().copied().filter(|run| !fits(run)).collect()
+        };
+        if missing.len() < PARALLEL_RUNS_MIN {
+            return Ok(());
+        }
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(PARALLEL_THREADS_MAX);
+        // Without threads (a limit of the system) the caller does it all, one after the other.
+        let Ok(pool) = rayon::ThreadPoolBuilder::new().num_threads(threads).build() else { return Ok(()) };
+        pool.install(|| missing.par_iter().try_for_each(|run| self.metrics_of(snapshot, *run).map(drop)))
+    }
+
     /// Metrics of a run from the cache or the log.
     pub(crate) fn metrics_of(&self, snapshot: &Snapshot, run: Uid) -> Result<Arc<RunMetrics>> {
         let live = snapshot.has_live(run);

@@ -117,17 +117,21 @@ impl Store {
         let snapshot = self.inner.snapshot()?;
         let state = self.inner.current(Want::All)?;
         let catalog = &state.catalog;
-        let mut runs = Vec::new();
         // One experiment may be named twice, by its id and its uid.
         let chosen: BTreeSet<Uid> = if experiments.is_empty() {
             catalog.experiments().map(|e| e.uid()).collect()
         } else {
             experiments.into_iter().collect()
         };
-        for experiment in chosen {
-            for entity in catalog.runs_of(experiment).filter(|run| search.view.includes(run.lifecycle())) {
-                runs.push(self.inner.run_snapshot(&snapshot, entity, || catalog.render_run(entity))?);
-            }
+        let entities: Vec<_> = chosen
+            .into_iter()
+            .flat_map(|experiment| catalog.runs_of(experiment))
+            .filter(|run| search.view.includes(run.lifecycle()))
+            .collect();
+        self.inner.warm_metrics(&snapshot, &entities.iter().map(|run| run.uid()).collect::<Vec<_>>())?;
+        let mut runs = Vec::with_capacity(entities.len());
+        for entity in entities {
+            runs.push(self.inner.run_snapshot(&snapshot, entity, || catalog.render_run(entity))?);
         }
         drop(state);
         Ok(paged(search_runs(runs, &filter, &order, max_results, offset)))
