@@ -51,6 +51,8 @@ pub(crate) struct ColumnReader {
     heads: HashMap<(SegmentId, u64), Arc<Head>>,
     axis: Option<((SegmentId, u64, usize), Vec<i64>, Vec<i64>)>,
     scratch: Scratch,
+    /// Whether a batch that is damaged has no columns, instead of being an error.
+    pub holes_allowed: bool,
 }
 
 impl ColumnReader {
@@ -89,7 +91,10 @@ impl ColumnReader {
             if outside {
                 continue;
             }
-            let head = self.head(&part.segment, *frame)?;
+            let head = match self.head(&part.segment, *frame) {
+                Err(Error::Corrupt { .. } | Error::TornTail { .. }) if self.holes_allowed => continue,
+                head => head?,
+            };
             for column in head.of_series(part.declaration.number) {
                 let end = column.first_ordinal.saturating_add(column.points as u64);
                 if column.first_ordinal < ordinals.end && end > ordinals.start {

@@ -96,6 +96,8 @@ pub(crate) struct Segment {
     pub header: SegmentHeader,
     /// Identity of the file, to notice that another one took its name.
     pub identity: u64,
+    /// Set if a bit of the header was flipped; it was read all the same.
+    pub header_damage: Option<Damage>,
     file: Arc<dyn VfsFile>,
     state: RwLock<Arc<SegmentState>>,
 }
@@ -111,14 +113,28 @@ impl Segment {
         if missing > 0 {
             return Err(Error::TornTail { path: path.to_path_buf(), offset: 0, missing });
         }
-        let header = SegmentHeader::decode(&bytes).map_err(|problem| match problem {
-            HeaderProblem::Malformed(malformed) => malformed.at(path, 0),
-            HeaderProblem::Newer(found, supported) => {
-                Error::NewerFormat { path: path.to_path_buf(), what: "the segment", found, supported }
+        let (header, header_damage) = match SegmentHeader::decode(&bytes) {
+            Ok(header) => (header, None),
+            Err(HeaderProblem::Newer(found, supported)) => {
+                return Err(Error::NewerFormat {
+                    path: path.to_path_buf(),
+                    what: "the segment",
+                    found,
+                    supported,
+                });
             }
-        })?;
+            // Every frame needs the id in the header, so one flipped bit here must not cost the whole file.
+            Err(HeaderProblem::Malformed(malformed)) => match SegmentHeader::repair(&bytes) {
+                Some((header, bit)) => {
+                    let found = format!("bit {} of byte {} flipped", bit % 8, bit / 8);
+                    let expected = "a segment header whose crc fits".into();
+                    (header, Some(Damage { offset: 0, expected, found }))
+                }
+                None => return Err(malformed.at(path, 0)),
+            },
+        };
         let state = RwLock::new(Arc::new(SegmentState::default()));
-        let segment = Self { path: path.to_path_buf(), header, identity, file, state };
+        let segment = Self { path: path.to_path_buf(), header, identity, header_damage, file, state };
         let first = segment.load()?;
         segment.replace_state(first);
         Ok(segment)
@@ -182,9 +198,15 @@ impl Segment {
         let bytes = self.read(offset, FRAME_HEADER_BYTES)?;
         let Ok(header) = read_frame_header(&bytes, self.header.id, offset) else { return Ok(()) };
         if header.kind == FrameKind::Replaces {
-            let payload = self.read_checked(offset, &header)?;
-            let list = decode_replaced(&payload).map_err(|m| m.at(&self.path, offset + 32))?;
-            state.replaced = Arc::new(list);
+            let list = self.read_checked(offset, &header).and_then(|payload| {
+                decode_replaced(&payload).map_err(|m| m.at(&self.path, offset + FRAME_HEADER_BYTES as u64))
+            });
+            match list {
+                Ok(list) => state.replaced = Arc::new(list),
+                Err(error @ Error::Io { .. }) => return Err(error),
+                // The list saves reading and nothing else: without it everything is still there.
+                Err(error) => Arc::make_mut(&mut state.damage).push(damage_of(offset, error)),
+            }
         }
         Ok(())
     }
@@ -288,9 +310,12 @@ impl Segment {
             return Ok(());
         }
         let mut state = SegmentState::clone(&known);
-        drop(known);
         self.scan(&mut state, len)?;
-        self.replace_state(state);
+        let same = (state.valid_len, state.torn) == (known.valid_len, known.torn);
+        // A torn tail that stays as it is is no news; a new state would empty every cache above.
+        if !same {
+            self.replace_state(state);
+        }
         Ok(())
     }
 
@@ -306,25 +331,24 @@ impl Segment {
             match self.scan_frame(state, offset, len) {
                 Ok(frame_len) => state.valid_len = offset + frame_len,
                 Err(error @ (Error::Io { .. } | Error::NewerFormat { .. })) => return Err(error),
-                Err(error) => match self.resync(offset + 1, len)? {
-                    // A valid frame follows, so this is damage and no torn tail.
-                    Some(next) => {
-                        let damage = match error {
-                            Error::Corrupt { offset, expected, found, .. } => {
-                                Damage { offset, expected, found }
-                            }
-                            other => {
-                                Damage { offset, expected: "a whole frame".into(), found: other.to_string() }
-                            }
-                        };
-                        Arc::make_mut(&mut state.damage).push(damage);
-                        state.valid_len = next;
+                Err(error) => {
+                    // Of a group that is not whole, nothing counts: neither is it where reading goes on.
+                    let broken = match &error {
+                        Error::TornTail { offset, .. } => *offset,
+                        _ => offset,
+                    };
+                    match self.resync(broken + 1, len)? {
+                        // A valid frame follows, so this is damage and no torn tail.
+                        Some(next) => {
+                            Arc::make_mut(&mut state.damage).push(damage_of(offset, error));
+                            state.valid_len = next;
+                        }
+                        None => {
+                            state.torn = rest;
+                            return Ok(());
+                        }
                     }
-                    None => {
-                        state.torn = rest;
-                        return Ok(());
-                    }
-                },
+                }
             }
         }
     }
@@ -365,8 +389,10 @@ impl Segment {
             }
             return Err(self.newer(&header));
         }
-        if header.is_grouped() && !self.is_group_whole(end, len)? {
-            return Err(Error::TornTail { path: self.path.clone(), offset, missing: 1 });
+        if header.is_grouped()
+            && let Some(broken) = self.break_in_group(end, len)?
+        {
+            return Err(Error::TornTail { path: self.path.clone(), offset: broken, missing: 1 });
         }
         let payload_offset = offset + FRAME_HEADER_BYTES as u64;
         let malformed = |m: crate::error::Malformed| m.at(&self.path, payload_offset);
@@ -414,24 +440,26 @@ impl Segment {
         Ok(header.frame_len())
     }
 
-    /// Whether the frames from `offset` on, up to the first that is not grouped, are all whole.
-    fn is_group_whole(&self, mut offset: u64, len: u64) -> Result<bool> {
+    /// Where the frames from `offset` on, up to the first that is not grouped, are not whole.
+    fn break_in_group(&self, mut offset: u64, len: u64) -> Result<Option<u64>> {
         while offset < len {
             let header = match self.frame_header(offset) {
                 Ok(header) => header,
                 Err(error @ Error::Io { .. }) => return Err(error),
-                Err(_) => return Ok(false),
+                Err(_) => return Ok(Some(offset)),
             };
             let end = offset + header.frame_len();
-            if end > len || self.read_checked(offset, &header).is_err() {
-                return Ok(false);
+            if end > len {
+                return Ok(Some(offset));
             }
-            if !header.is_grouped() {
-                return Ok(true);
+            match self.read_checked(offset, &header) {
+                Ok(_) if !header.is_grouped() => return Ok(None),
+                Ok(_) => offset = end,
+                Err(error @ Error::Io { .. }) => return Err(error),
+                Err(_) => return Ok(Some(offset)),
             }
-            offset = end;
         }
-        Ok(false)
+        Ok(Some(offset))
     }
 
     fn newer(&self, header: &FrameHeader) -> Error {
@@ -446,35 +474,81 @@ impl Segment {
     fn scan_batch(&self, state: &mut SegmentState, offset: u64, header: &FrameHeader) -> Result<()> {
         let checked = self.read_checked(offset, header)?;
         let (live_to, head) = self.decode_batch(offset, header, &checked)?;
+        let end = offset + header.frame_len();
+        if self.frame_header(end).is_err() && !self.is_batch_whole(state, offset, header, &head)? {
+            // Its writing was interrupted: the pieces lie behind what the frame's crc covers.
+            return Err(Error::TornTail { path: self.path.clone(), offset, missing: 1 });
+        }
         state.live_to = state.live_to.max(live_to);
         let tail = Arc::make_mut(&mut state.tail);
         let frame = tail.frames.len() as u32;
         tail.frames.push(FrameEntry { offset, checked_len: header.checked_len });
+        let mut undeclared = None;
         for column in &head.columns {
             let Some(declaration) = state.declared.get(&column.series) else {
-                let expected = format!("a declaration of series {} before its batch", column.series);
-                return Err(Error::corrupt(&self.path, offset, expected, "none"));
+                // Its declaration was damaged; the other series of the batch are as good as before.
+                undeclared = Some(column.series);
+                continue;
             };
-            let points = column.points as u64;
+            let end = column.first_ordinal + column.points as u64;
             let run = declaration.series.run;
             let (_, entry) = tail.entities.entry(run).or_insert((EntityKind::RUN, EntityEntry::default()));
             // As in directories: points behind a hole are an entry of their own.
             let known = entry.series.iter_mut().rfind(|s| s.declaration.number == column.series);
             match known.filter(|s| s.extent.first_ordinal + s.extent.points == column.first_ordinal) {
                 Some(series) => {
-                    series.extent.points += points;
+                    series.extent.include(column.first_ordinal, end);
                     if series.postings.last().is_none_or(|p| p.frame != frame) {
                         series.postings.push(Posting { frame, extent: None });
                     }
                 }
                 None => entry.series.push(SeriesEntry {
                     declaration: Declaration::clone(declaration),
-                    extent: Extent { first_ordinal: column.first_ordinal, points, summary: Vec::new() },
+                    extent: Extent {
+                        first_ordinal: column.first_ordinal,
+                        points: column.points as u64,
+                        summary: Vec::new(),
+                    },
                     postings: vec![Posting { frame, extent: None }],
                 }),
             }
         }
-        Ok(())
+        match undeclared {
+            None => Ok(()),
+            Some(series) => {
+                let expected = format!("a declaration of series {series} before its batch");
+                Err(Error::corrupt(&self.path, offset, expected, "none"))
+            }
+        }
+    }
+
+    /// Whether all pieces of a batch are what was written; asked of a batch behind which nothing is valid.
+    fn is_batch_whole(
+        &self,
+        state: &SegmentState,
+        offset: u64,
+        header: &FrameHeader,
+        head: &batch::Head,
+    ) -> Result<bool> {
+        let entry = FrameEntry { offset, checked_len: header.checked_len };
+        let fits = |seed: u32, at: usize, len: usize, crc: u32| -> Result<bool> {
+            Ok(seeded_crc(seed, &self.read(Self::batch_byte(entry, at as u64), len)?) == crc)
+        };
+        for axis in &head.axes {
+            if !fits(0, axis.offset, axis.len, axis.crc)? {
+                return Ok(false);
+            }
+        }
+        for column in &head.columns {
+            let declaration = state.declared.get(&column.series);
+            let seed = declaration.map(|declaration| declaration.series.seed());
+            if let Some(seed) = seed
+                && !fits(seed, column.offset, column.len, column.crc)?
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Decodes the checked part of a batch frame.
@@ -513,8 +587,39 @@ impl Segment {
         directory.head.find(uid).map(|row| self.row_entry(directory, row)).transpose()
     }
 
-    /// Reads the block of a directory's row.
+    /// What a directory's row stands for. If its block is damaged, the frames that the directory covers say the same.
     pub(crate) fn row_entry(&self, directory: &LoadedDirectory, row: &EntityRow) -> Result<EntityEntry> {
+        match self.stored_row_entry(directory, row) {
+            Err(Error::Corrupt { .. }) => self.rescan_entry(directory, row.uid),
+            other => other,
+        }
+    }
+
+    /// Reads the frames that a directory covers and makes the entry of one entity anew.
+    fn rescan_entry(&self, directory: &LoadedDirectory, uid: Uid) -> Result<EntityEntry> {
+        let end = directory.payload_offset - FRAME_HEADER_BYTES as u64;
+        let mut state = SegmentState { valid_len: directory.head.covers_from, ..SegmentState::default() };
+        self.scan(&mut state, end)?;
+        let Some((_, entry)) = state.tail.entities.get(&uid) else { return Ok(EntityEntry::default()) };
+        let mut entry = entry.clone();
+        // Places in the list of frames that was found become places in the list that the directory has.
+        let place = |posting: &Posting| {
+            let frame = state.tail.frames.get(posting.frame as usize)?;
+            let at = directory.head.frames.iter().position(|f| f.offset == frame.offset)?;
+            Some(Posting { frame: at as u32, extent: posting.extent.clone() })
+        };
+        for series in &mut entry.series {
+            series.postings = series.postings.iter().filter_map(place).collect();
+        }
+        Ok(entry)
+    }
+
+    /// Reads the block of a directory's row.
+    pub(crate) fn stored_row_entry(
+        &self,
+        directory: &LoadedDirectory,
+        row: &EntityRow,
+    ) -> Result<EntityEntry> {
         let offset = directory.payload_offset + u64::from(row.block_offset);
         let block = self.read(offset, row.block_len as usize)?;
         if seeded_crc(directory.seed, &block) != row.block_crc {
@@ -574,6 +679,13 @@ impl Segment {
             }
         }
         Ok(0)
+    }
+}
+
+fn damage_of(offset: u64, error: Error) -> Damage {
+    match error {
+        Error::Corrupt { offset, expected, found, .. } => Damage { offset, expected, found },
+        other => Damage { offset, expected: "a whole frame".into(), found: other.to_string() },
     }
 }
 

@@ -214,7 +214,7 @@ impl LogWriter {
         let shared = &self.shared;
         shared.check()?;
         let live = self.live()?;
-        let waiting = live.log(points, &|| shared.wake())?;
+        let waiting = shared.noted(live.log(points, &|| shared.wake()))?;
         if waiting >= HANDOVER_POINTS as u64 && waiting % 1024 < points.len() as u64 {
             shared.wake();
         }
@@ -409,8 +409,18 @@ impl Shared {
         self.woken.notify_all();
     }
 
+    /// A store is made with its folders; a copy of one may lack some.
+    fn ensure_folder(&self, folder: &Path) -> Result<()> {
+        if self.vfs.metadata(folder).is_ok() {
+            return Ok(());
+        }
+        self.vfs.create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
+        let parent = folder.parent().unwrap_or(Path::new("."));
+        self.vfs.sync_dir(parent).map_err(|e| Error::failed_sync(parent, e))
+    }
+
     fn begin_live(&self) -> Result<LiveWriter> {
-        self.vfs.create_dir_all(&self.live_dir).map_err(|e| Error::io("create", &self.live_dir, e))?;
+        self.ensure_folder(&self.live_dir)?;
         let header = LiveHeader {
             writer: self.id,
             store: self.store,
@@ -426,7 +436,7 @@ impl Shared {
     }
 
     fn begin(&self, side: &mut SegmentSide, kind: SegmentKind) -> Result<SegmentWriter> {
-        self.vfs.create_dir_all(&self.log_dir).map_err(|e| Error::io("create", &self.log_dir, e))?;
+        self.ensure_folder(&self.log_dir)?;
         let (predecessor, predecessor_len) = side.predecessor;
         let header = SegmentHeader {
             kind,
@@ -720,7 +730,7 @@ impl Shared {
         if let Some(live) = self.live.get() {
             // Its points are in segments that were synced when they were closed.
             live.remove(self.vfs.as_ref())?;
-            self.vfs.sync_dir(&self.live_dir).map_err(|e| Error::io("sync", &self.live_dir, e))?;
+            self.vfs.sync_dir(&self.live_dir).map_err(|e| Error::failed_sync(&self.live_dir, e))?;
         }
         self.seal_closed()
     }

@@ -151,6 +151,7 @@ impl HistoryStream {
         gaps_allowed: bool,
     ) -> Result<Self> {
         let mut reader = ColumnReader::default();
+        reader.holes_allowed = gaps_allowed;
         let mut lanes = Vec::new();
         for parts in origins {
             let first = Place { origin: parts.origin, next: 0, end: parts.end(), timestamp_max: i64::MIN };
@@ -163,7 +164,7 @@ impl HistoryStream {
                 },
             };
             if place.next < place.end {
-                let stream = parts.stream(&mut reader, place.next..place.end)?;
+                let stream = parts.stream(&mut reader, place.next..place.end)?.allow_holes(gaps_allowed);
                 lanes.push(Lane { place, stream, ready: DecodedColumn::default(), at: 0 });
             }
         }

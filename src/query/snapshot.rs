@@ -21,8 +21,8 @@ use crate::vfs::Vfs;
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
     pub view: Arc<View>,
-    /// Each with the sequence below which its records are in frames.
-    live: Arc<Vec<(LiveWindow, u64)>>,
+    /// Each with the sequence below which its records are in frames, and whether the others join what frames hold.
+    live: Arc<Vec<(LiveWindow, u64, bool)>>,
 }
 
 /// Everything of one series and origin.
@@ -65,8 +65,8 @@ impl Snapshot {
         let view = reader.refresh()?;
         let mut windows = Vec::with_capacity(live.len());
         for window in live {
-            let covered = view.live_to(window.header.writer)?.max(window.released);
-            windows.push((window, covered));
+            let (covered, joins) = view.covered(&window)?;
+            windows.push((window, covered, joins));
         }
         Ok(Self { view, live: Arc::new(windows) })
     }
@@ -78,18 +78,18 @@ impl Snapshot {
 
     /// Whether any live file has something of a run.
     pub(crate) fn has_live(&self, run: Uid) -> bool {
-        self.live.iter().any(|(w, _)| w.declarations.values().any(|d| d.series.run == run))
+        self.live.iter().any(|(w, ..)| w.declarations.values().any(|d| d.series.run == run))
     }
 
     /// Live points that are in no segment yet, of all runs.
     pub(crate) fn live_points(&self) -> u64 {
-        self.live.iter().map(|(w, covered)| w.joined(*covered).0.len() as u64).sum()
+        self.live.iter().map(|(w, covered, _)| w.joined(*covered).0.len() as u64).sum()
     }
 
     /// Series that have live points.
     pub(crate) fn live_series(&self) -> BTreeSet<SeriesKey> {
         let mut all = BTreeSet::new();
-        for (window, covered) in self.live.iter() {
+        for (window, covered, _) in self.live.iter() {
             let numbers: BTreeSet<u32> = window.joined(*covered).0.iter().map(|r| r.series).collect();
             let declared = numbers.iter().filter_map(|number| window.declarations.get(number));
             all.extend(declared.map(|d| d.series.clone()));
@@ -99,7 +99,7 @@ impl Snapshot {
 
     /// Runs that have live points.
     pub(crate) fn live_runs(&self) -> BTreeSet<Uid> {
-        self.live.iter().flat_map(|(w, _)| w.declarations.values().map(|d| d.series.run)).collect()
+        self.live.iter().flat_map(|(w, ..)| w.declarations.values().map(|d| d.series.run)).collect()
     }
 
     /// All series of a run (or other owner).
@@ -127,7 +127,7 @@ impl Snapshot {
                 entry(&series, origin, &mut |o| o.parts.extend(part.take()));
             }
         }
-        for (window, covered) in self.live.iter() {
+        for (window, covered, joins) in self.live.iter() {
             let mut numbers: HashMap<u32, DecodedColumn> = window
                 .declarations
                 .iter()
@@ -151,7 +151,8 @@ impl Snapshot {
                 }
                 let mut column = Some(column);
                 entry(&declaration.series, declaration.origin, &mut |o| {
-                    let first_ordinal = o.end();
+                    // Where points are missing before them, they must not look as if they joined.
+                    let first_ordinal = o.end() + u64::from(!joins);
                     o.live = column.take().map(|c| DecodedColumn { first_ordinal, ..c });
                 });
             }

@@ -96,6 +96,9 @@ fn origin_summary(parts: &OriginParts, reader: &mut ColumnReader) -> Result<Opti
         next = part.end();
     }
     if let Some(live) = &parts.live {
+        // What was recovered from the live file already counts once.
+        let mut live = live.clone();
+        live.drop_front(usize::try_from(next.saturating_sub(live.first_ordinal)).unwrap_or(usize::MAX));
         Summary::of(&live.steps, &live.timestamps_ms, &live.values).into_iter().for_each(&mut add);
     }
     Ok(whole)

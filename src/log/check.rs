@@ -1,0 +1,670 @@
+//! Checking one segment completely.
+//!
+//! Contract: reads every byte and believes nothing: frames by walking, not by directories; then whether directories and
+//! footer say what the frames hold. What is wrong is named by the smallest unit that has a checksum: a column, an axis,
+//! a directory block, a head, a header. Never fails for what it finds, only when the system cannot read.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::codec::axis::Axis;
+use crate::codec::summary::Summary;
+use crate::error::{Error, Malformed, Result};
+use crate::format::batch::{self, AxisEntry, Scratch};
+use crate::format::blob::{BLOB_ENTITY, BlobFrame, blob_of, decode_blob};
+use crate::format::declare::{Declaration, SeriesKey, decode_declarations};
+use crate::format::directory::{DirectoryHead, EntityEntry, FrameEntry, SeriesEntry};
+use crate::format::event::Event;
+use crate::format::event_record::{Record, decode_event, entities_of};
+use crate::format::frame::{
+    FRAME_HEADER_BYTES, FrameHeader, FrameKind, check_payload, finish_frame, frame_seed, seeded_crc,
+};
+use crate::format::live::{BATCH_PREFIX_BYTES, decode_batch_prefix};
+use crate::format::segment::{
+    FOOTER_FRAME_BYTES, Footer, SEGMENT_HEADER_BYTES, SegmentKind, decode_replaced,
+};
+use crate::id::{BlobId, Origin, Uid};
+use crate::limits::SUMMARY_POINTS_MIN;
+use crate::log::segment_reader::{Damage, Segment};
+
+/// Bytes read at a time where no frame says how many belong together.
+const PIECE_BYTES: u64 = 1024 * 1024;
+/// A footer of which no more bytes differ is a damaged footer, not the tail of an interrupted write.
+const FOOTER_BYTES_DAMAGED_MAX: usize = FOOTER_FRAME_BYTES / 4;
+
+/// Points of one column, as its batch names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ColumnSpan {
+    pub first_ordinal: u64,
+    pub end: u64,
+    /// Fingerprint of the points; `None` if they cannot be read.
+    pub fingerprint: Option<u32>,
+}
+
+/// What a segment holds and what is wrong with it.
+#[derive(Debug, Default)]
+pub(crate) struct SegmentCheck {
+    pub bytes: u64,
+    pub frames: u64,
+    pub columns: u64,
+    pub points: u64,
+    pub events: u64,
+    pub blobs: u64,
+    pub damage: Vec<Damage>,
+    /// An interrupted write at the end: where it starts, and its bytes.
+    pub torn: Option<(u64, u64)>,
+    /// Worth knowing: (offset, text).
+    pub notes: Vec<(u64, String)>,
+    /// Columns of every series.
+    pub spans: HashMap<(SeriesKey, Origin), Vec<ColumnSpan>>,
+    pub is_closed: bool,
+}
+
+/// What the frames since the last directory hold, to be compared with what the next one says.
+#[derive(Default)]
+struct Interval {
+    from: u64,
+    frames: Vec<FrameEntry>,
+    series: BTreeMap<u32, SeriesSeen>,
+    entities: BTreeMap<Uid, Vec<u64>>,
+    live_to: u64,
+    /// Something in it could not be read, so the directory may rightly say more.
+    damaged: bool,
+}
+
+struct SeriesSeen {
+    declaration: Arc<Declaration>,
+    first_ordinal: u64,
+    end: u64,
+    /// `None` where columns do not follow each other, or one could not be read.
+    summary: Option<Summary>,
+    frames: Vec<u64>,
+}
+
+struct Checker<'a> {
+    segment: &'a Segment,
+    found: SegmentCheck,
+    hasher: blake3::Hasher,
+    hashed_to: u64,
+    declared: HashMap<u32, Arc<Declaration>>,
+    /// Declarations as directories repeat them; read when one is missing.
+    repeated: Option<HashMap<u32, Arc<Declaration>>>,
+    interval: Interval,
+    counted: Footer,
+    /// Where the frames begin that count only if the next one is whole.
+    group: Option<u64>,
+    last_frame: u64,
+    scratch: Scratch,
+    event: &'a mut dyn FnMut(u64, Event),
+    advanced: &'a mut dyn FnMut(u64),
+}
+
+/// Checks a whole segment. `event` gets every event that is sound, `advanced` how many bytes were read.
+pub(crate) fn check_segment(
+    segment: &Segment,
+    event: &mut dyn FnMut(u64, Event),
+    advanced: &mut dyn FnMut(u64),
+) -> Result<SegmentCheck> {
+    let from = SEGMENT_HEADER_BYTES as u64;
+    let mut checker = Checker {
+        segment,
+        found: SegmentCheck::default(),
+        hasher: blake3::Hasher::new(),
+        hashed_to: 0,
+        declared: HashMap::new(),
+        repeated: None,
+        interval: Interval { from, ..Interval::default() },
+        counted: Footer::default(),
+        group: None,
+        last_frame: from,
+        scratch: Scratch::default(),
+        event,
+        advanced,
+    };
+    checker.found.damage.extend(segment.header_damage.clone());
+    checker.hash_to(from)?;
+    let torn = segment.walk(&mut |offset, frame| match frame {
+        Ok(header) => checker.frame(offset, header),
+        Err(damage) => {
+            checker.interval.damaged = true;
+            checker.found.damage.push(damage);
+            checker.group = None;
+            Ok(())
+        }
+    })?;
+    checker.end(torn)?;
+    let mut found = checker.found;
+    found.bytes = checker.hashed_to;
+    found.damage.sort_by_key(|d| d.offset);
+    Ok(found)
+}
+
+fn damage(offset: u64, expected: impl Into<String>, found: impl Into<String>) -> Damage {
+    Damage { offset, expected: expected.into(), found: found.into() }
+}
+
+fn malformed(offset: u64, what: &str, m: Malformed) -> Damage {
+    damage(offset, format!("{what}: {}", m.expected), m.found.to_string())
+}
+
+impl Checker<'_> {
+    fn report(&mut self, damage: Damage) {
+        self.interval.damaged = true;
+        self.found.damage.push(damage);
+    }
+
+    /// What contradicts frames that are all sound.
+    fn disagrees(&mut self, offset: u64, expected: impl Into<String>, found: impl Into<String>) {
+        if !self.interval.damaged {
+            self.found.damage.push(damage(offset, expected, found));
+        }
+    }
+
+    fn hash_to(&mut self, end: u64) -> Result<()> {
+        while self.hashed_to < end {
+            let len = (end - self.hashed_to).min(PIECE_BYTES);
+            let bytes = self.segment.read(self.hashed_to, usize::try_from(len).unwrap_or(0))?;
+            self.hasher.update(&bytes);
+            self.hashed_to += len;
+            (self.advanced)(len);
+        }
+        Ok(())
+    }
+
+    fn frame(&mut self, offset: u64, header: &FrameHeader) -> Result<()> {
+        // The digest is of everything before the footer; what resynchronising skipped is part of it.
+        self.hash_to(offset)?;
+        self.last_frame = offset;
+        let len = usize::try_from(header.frame_len()).unwrap_or(0);
+        let bytes = self.segment.read(offset, len)?;
+        if header.kind != FrameKind::Footer {
+            self.hasher.update(&bytes);
+            self.counted.frames += 1;
+        }
+        self.hashed_to = offset + header.frame_len();
+        (self.advanced)(header.frame_len());
+        self.found.frames += 1;
+        if header.previous_event != self.counted.last_event {
+            let expected = format!("a link to the event at {}", self.counted.last_event);
+            self.disagrees(offset, expected, header.previous_event.to_string());
+        }
+        self.group = if header.is_grouped() { self.group.or(Some(offset)) } else { None };
+        let payload = bytes.get(FRAME_HEADER_BYTES..).unwrap_or_default();
+        let checked = payload.get(..header.checked_len as usize).unwrap_or_default();
+        if let Err(m) = check_payload(header, checked, self.segment.header.id, offset) {
+            self.report(damage(offset, format!("a {:?} frame: {}", header.kind, m.expected), "another crc"));
+            // Its own header says that it was closed.
+            self.found.is_closed |= header.kind == FrameKind::Footer;
+            if header.kind == FrameKind::Directory {
+                self.next_interval(offset + header.frame_len());
+            }
+            return Ok(());
+        }
+        if !header.is_known() {
+            let text = format!("frame kind {} version {}", header.kind.number(), header.version);
+            self.found.notes.push((offset, format!("{text} is of a newer program and was not checked")));
+            return Ok(());
+        }
+        match header.kind {
+            FrameKind::Declare => self.declare(offset, payload),
+            FrameKind::Batch => self.batch(offset, header, payload)?,
+            FrameKind::Event => self.event(offset, payload),
+            FrameKind::Directory => self.directory(offset, header, payload),
+            FrameKind::Footer => self.footer(offset, payload)?,
+            FrameKind::Blob => self.blob(offset, payload),
+            FrameKind::Replaces => {
+                if let Err(m) = decode_replaced(payload) {
+                    self.report(malformed(offset, "a list of replaced segments", m));
+                }
+            }
+            FrameKind::Filler => {
+                if let Some(at) = payload.iter().position(|&b| b != 0) {
+                    let place = offset + (FRAME_HEADER_BYTES + at) as u64;
+                    self.found.damage.push(damage(place, "zeros in a filler", "other bytes"));
+                }
+            }
+            FrameKind::Unknown(_) => {}
+        }
+        Ok(())
+    }
+
+    fn declare(&mut self, offset: u64, payload: &[u8]) {
+        match decode_declarations(self.segment.header.writer, payload) {
+            Ok(list) => self.declared.extend(list.into_iter().map(|d| (d.number, Arc::new(d)))),
+            Err(m) => self.report(malformed(offset, "declarations", m)),
+        }
+    }
+
+    fn declaration(&mut self, number: u32) -> Result<Option<Arc<Declaration>>> {
+        if let Some(known) = self.declared.get(&number) {
+            return Ok(Some(Arc::clone(known)));
+        }
+        let repeated = match self.repeated.take() {
+            Some(repeated) => repeated,
+            None => repeated_declarations(self.segment)?,
+        };
+        let found = repeated.get(&number).cloned();
+        self.repeated = Some(repeated);
+        Ok(found)
+    }
+
+    fn batch(&mut self, offset: u64, header: &FrameHeader, payload: &[u8]) -> Result<()> {
+        let body = payload.get(BATCH_PREFIX_BYTES..).unwrap_or_default();
+        let head_len = (header.checked_len as usize).saturating_sub(BATCH_PREFIX_BYTES);
+        let head = body.get(..head_len).unwrap_or_default();
+        let decoded = decode_batch_prefix(payload)
+            .and_then(|(_, live_to)| Ok((live_to, batch::decode_head(head, body.len())?)));
+        let (live_to, head) = match decoded {
+            Ok(decoded) => decoded,
+            Err(m) => {
+                self.report(malformed(offset, "the head of a batch", m));
+                return Ok(());
+            }
+        };
+        self.interval.live_to = self.interval.live_to.max(live_to);
+        let entry = FrameEntry { offset, checked_len: header.checked_len };
+        self.interval.frames.push(entry);
+        let mut axes: Vec<Option<(Vec<i64>, Vec<i64>)>> = Vec::with_capacity(head.axes.len());
+        for (index, axis) in head.axes.iter().enumerate() {
+            let first = axes.first().and_then(|first| first.as_ref());
+            // What refers to a damaged axis is lost with it, and reported with it.
+            let orphan = axis.refers_to_first && first.is_none();
+            let read = if orphan { None } else { Some(read_axis(body, axis, first)) };
+            axes.push(match read {
+                Some(Ok(axis)) => Some(axis),
+                Some(Err(m)) => {
+                    let place = Segment::batch_byte(entry, axis.offset as u64);
+                    self.report(malformed(place, &format!("axis {index} of the batch at {offset}"), m));
+                    None
+                }
+                None => None,
+            });
+        }
+        for column in &head.columns {
+            let place = Segment::batch_byte(entry, column.offset as u64);
+            let Some(declaration) = self.declaration(column.series)? else {
+                let expected = format!("a declaration of series {} before the batch", column.series);
+                self.report(damage(offset, expected, "none"));
+                continue;
+            };
+            let bytes = body.get(column.offset..column.offset + column.len).unwrap_or_default();
+            let mut values = vec![0.0; column.points];
+            let seed = declaration.series.seed();
+            let read = batch::read_column(bytes, column, seed, &mut values, &mut self.scratch);
+            let axis = axes.get(column.axis).and_then(Option::as_ref);
+            let mut summary = None;
+            let mut fingerprint = None;
+            match (read, axis) {
+                (Ok(extras), Some((steps, timestamps_ms))) => {
+                    summary = Summary::of(steps, timestamps_ms, &values);
+                    let mut crc = crc32fast::Hasher::new();
+                    steps.iter().chain(timestamps_ms).for_each(|word| crc.update(&word.to_le_bytes()));
+                    values.iter().for_each(|value| crc.update(&value.to_bits().to_le_bytes()));
+                    for extra in &extras {
+                        extra.dictionary.iter().for_each(|text| crc.update(text));
+                    }
+                    fingerprint = Some(crc.finalize());
+                    self.found.columns += 1;
+                    self.found.points += column.points as u64;
+                }
+                (Ok(_), None) => {}
+                (Err(m), _) => {
+                    let series = &declaration.series;
+                    let (end, run) = (column.first_ordinal + column.points as u64, series.run);
+                    let first = column.first_ordinal;
+                    let what = format!("points {first}..{end} of '{}' in run {run}", series.key);
+                    self.report(malformed(place, &what, m));
+                }
+            }
+            self.counted.points += column.points as u64;
+            let end = column.first_ordinal + column.points as u64;
+            let span = ColumnSpan { first_ordinal: column.first_ordinal, end, fingerprint };
+            let key = (declaration.series.clone(), declaration.origin);
+            self.found.spans.entry(key).or_default().push(span);
+            self.interval.column(declaration, span, summary, offset);
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, offset: u64, payload: &[u8]) {
+        match decode_event(payload) {
+            Ok(Record::Event(event)) => {
+                for (_, uid) in entities_of(&event.operations) {
+                    self.interval.entities.entry(uid).or_default().push(offset);
+                }
+                self.found.events += 1;
+                (self.event)(offset, event);
+            }
+            Ok(Record::Ignorable) => {
+                self.found.notes.push((offset, "an event of a newer program was skipped".into()));
+            }
+            Ok(Record::Newer { kind, version }) => {
+                let text =
+                    format!("a metadata record of kind {kind} version {version} needs a newer program");
+                self.found.notes.push((offset, text));
+            }
+            Err(m) => self.report(malformed(offset, "an event", m)),
+        }
+        self.counted.events += 1;
+        self.counted.last_event = offset;
+    }
+
+    fn blob(&mut self, offset: u64, payload: &[u8]) {
+        if let Some(id) = blob_of(payload) {
+            let uid = Uid::from_bytes(*id.as_bytes());
+            self.interval.entities.entry(uid).or_default().push(offset);
+        }
+        let checked = match decode_blob(payload) {
+            Ok(BlobFrame::Chunk(_)) => return,
+            Ok(BlobFrame::Whole { id, bytes }) => {
+                let mut hasher = blake3::Hasher::new();
+                hasher.update(&bytes);
+                has_address(&hasher, id).then_some(()).ok_or_else(|| {
+                    damage(offset, format!("the bytes of blob {id}"), "bytes of another address")
+                })
+            }
+            Ok(BlobFrame::Manifest { id, len, chunks }) => self.chunks(offset, id, len, &chunks),
+            Err(m) => Err(malformed(offset, "a blob", m)),
+        };
+        match checked {
+            Ok(()) => self.found.blobs += 1,
+            Err(damage) => self.report(damage),
+        }
+    }
+
+    fn chunks(&self, offset: u64, id: BlobId, len: u64, chunks: &[u64]) -> Result<(), Damage> {
+        let mut hasher = blake3::Hasher::new();
+        let mut total = 0u64;
+        for &chunk in chunks.iter() {
+            let lost = |found: String| damage(offset, format!("the chunk of blob {id} at {chunk}"), found);
+            if chunk >= offset {
+                return Err(lost("a place behind its manifest".into()));
+            }
+            let payload =
+                self.segment.read_payload(chunk, FrameKind::Blob).map_err(|e| lost(e.to_string()))?;
+            let Ok(BlobFrame::Chunk(bytes)) = decode_blob(&payload) else {
+                return Err(lost("another blob frame".into()));
+            };
+            hasher.update(&bytes);
+            total += bytes.len() as u64;
+        }
+        if total != len || !has_address(&hasher, id) {
+            let found = format!("{total} bytes of another address");
+            return Err(damage(offset, format!("{len} bytes of blob {id}"), found));
+        }
+        Ok(())
+    }
+
+    fn next_interval(&mut self, from: u64) {
+        self.declared.clear();
+        let live_to = self.interval.live_to;
+        self.interval = Interval { from, live_to, ..Interval::default() };
+    }
+
+    fn directory(&mut self, offset: u64, header: &FrameHeader, payload: &[u8]) {
+        let checked = payload.get(..header.checked_len as usize).unwrap_or_default();
+        match DirectoryHead::decode(checked, header.payload_len, offset) {
+            Ok(head) => self.directory_head(offset, header, payload, &head),
+            Err(m) => self.report(malformed(offset, "a directory", m)),
+        }
+        self.counted.last_directory = offset;
+        self.next_interval(offset + header.frame_len());
+    }
+
+    fn directory_head(&mut self, offset: u64, header: &FrameHeader, payload: &[u8], head: &DirectoryHead) {
+        let said = |n: u64| n.to_string();
+        if head.previous != self.counted.last_directory && self.found.damage.is_empty() {
+            let expected = format!("a link to the directory at {}", self.counted.last_directory);
+            self.disagrees(offset, expected, said(head.previous));
+        }
+        if head.covers_from != self.interval.from {
+            self.disagrees(offset, format!("cover from {}", self.interval.from), said(head.covers_from));
+        }
+        if head.frames != self.interval.frames {
+            let expected = format!("{} batches as the frames say", self.interval.frames.len());
+            self.disagrees(offset, expected, format!("{} others", head.frames.len()));
+        }
+        // A sealed copy covers more than its own batches say.
+        if head.live_to < self.interval.live_to {
+            self.disagrees(
+                offset,
+                format!("live records below {}", self.interval.live_to),
+                said(head.live_to),
+            );
+        }
+        let mut filled = header.checked_len;
+        let seed = frame_seed(self.segment.header.id, offset);
+        let mut known = Vec::new();
+        for row in &head.rows {
+            let place = offset + FRAME_HEADER_BYTES as u64 + u64::from(row.block_offset);
+            let (from, end) = (row.block_offset as usize, (row.block_offset + row.block_len) as usize);
+            let block = payload.get(from..end).unwrap_or_default();
+            if row.block_offset != filled {
+                self.disagrees(place, format!("a block at {filled}"), said(u64::from(row.block_offset)));
+            }
+            filled = row.block_offset + row.block_len;
+            let what = format!("the directory block of {}", row.uid);
+            if seeded_crc(seed, block) != row.block_crc {
+                self.found.damage.push(damage(place, format!("{what} whose crc fits"), "another crc"));
+                continue;
+            }
+            match head.decode_block(self.segment.header.writer, block) {
+                Ok(entry) => known.push((row.uid, row.kind, entry, place)),
+                Err(m) => self.found.damage.push(malformed(place, &what, m)),
+            }
+        }
+        if filled != header.payload_len {
+            self.disagrees(offset, "blocks that fill the directory", format!("{filled} bytes of them"));
+        }
+        let rows = head.rows.len();
+        let mut uids: Vec<Uid> = self.interval.entities.keys().copied().collect();
+        uids.extend(self.interval.series.values().map(|s| s.declaration.series.run));
+        uids.sort_unstable();
+        uids.dedup();
+        if uids.len() != rows {
+            self.disagrees(offset, format!("{} entities as the frames say", uids.len()), said(rows as u64));
+        }
+        for (uid, kind, entry, place) in known {
+            let seen = self.interval.entities.get(&uid).map(Vec::as_slice).unwrap_or_default();
+            if seen != entry.events {
+                let what = if kind == BLOB_ENTITY { "blob frames" } else { "events" };
+                let expected = format!("the {} {what} of {uid} that there are", seen.len());
+                self.disagrees(place, expected, format!("{} of them", entry.events.len()));
+            }
+            self.series(uid, &entry, head, place);
+        }
+    }
+
+    fn series(&mut self, uid: Uid, entry: &EntityEntry, head: &DirectoryHead, place: u64) {
+        let seen = self.interval.series.values().filter(|s| s.declaration.series.run == uid).count();
+        let mut wrong = Vec::new();
+        if seen != entry.series.len() {
+            wrong.push((format!("{seen} series of {uid}"), entry.series.len().to_string()));
+        }
+        for series in &entry.series {
+            let key = &series.declaration.series.key;
+            match self.interval.series.get(&series.declaration.number) {
+                Some(seen) => wrong.extend(seen.disagreement(series, head)),
+                None => wrong.push((format!("columns of '{key}' of {uid}"), "none in the frames".into())),
+            }
+        }
+        for (expected, found) in wrong {
+            self.disagrees(place, expected, found);
+        }
+    }
+
+    fn footer(&mut self, offset: u64, payload: &[u8]) -> Result<()> {
+        self.counted.digest = *self.hasher.finalize().as_bytes();
+        self.found.is_closed = true;
+        match Footer::decode(payload) {
+            Ok(footer) if footer.digest != self.counted.digest => {
+                // Found already, and named better, if it is in something that has a checksum of its own.
+                if self.found.damage.is_empty() {
+                    let expected = "a segment whose digest is that of its footer";
+                    self.found.damage.push(damage(SEGMENT_HEADER_BYTES as u64, expected, "another digest"));
+                }
+            }
+            Ok(footer) if footer != self.counted && self.found.damage.is_empty() => {
+                let counts =
+                    |f: &Footer| format!("{} frames, {} points, {} events", f.frames, f.points, f.events);
+                self.found.damage.push(damage(offset, counts(&self.counted), counts(&footer)));
+            }
+            Ok(_) => {}
+            Err(m) => self.found.damage.push(malformed(offset, "a footer", m)),
+        }
+        if self.segment.file_len()? > offset + FOOTER_FRAME_BYTES as u64 {
+            let end = offset + FOOTER_FRAME_BYTES as u64;
+            self.found.damage.push(damage(end, "the end of the file behind its footer", "more bytes"));
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, torn: u64) -> Result<()> {
+        let len = self.segment.file_len()?;
+        // It may have grown meanwhile; what was walked counts.
+        let start = self.hashed_to.max(len.saturating_sub(torn).min(len));
+        if torn > 0 && !self.found.is_closed {
+            if self.is_damaged_footer(start, torn)? {
+                self.found.damage.push(damage(start, "the footer of a closed segment", "other bytes"));
+                self.found.is_closed = true;
+            } else if self.segment.header.kind == SegmentKind::Sealed {
+                self.found.damage.push(damage(start, "a whole frame in a sealed segment", "other bytes"));
+            } else {
+                self.found.torn = Some((start, torn));
+            }
+        } else if !self.found.is_closed && self.found.damage.iter().any(|d| d.offset >= self.last_frame) {
+            // A frame as long as it should be of which some bytes never arrived, and nothing follows it.
+            let start = self.group.unwrap_or(self.last_frame);
+            self.found.damage.retain(|d| d.offset < start);
+            self.found.torn = Some((start, len.saturating_sub(start)));
+        } else if let Some(start) = self.group {
+            self.found.torn = Some((start, len.saturating_sub(start)));
+        }
+        if torn > 0 {
+            self.hash_to(len)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the last bytes are what the footer would be, but for some of them.
+    fn is_damaged_footer(&mut self, start: u64, torn: u64) -> Result<bool> {
+        if torn != FOOTER_FRAME_BYTES as u64 || self.hashed_to != start {
+            return Ok(false);
+        }
+        self.counted.digest = *self.hasher.finalize().as_bytes();
+        let mut expected = vec![0; FRAME_HEADER_BYTES];
+        self.counted.encode(&mut expected);
+        let payload_len = expected.len() - FRAME_HEADER_BYTES;
+        let seed = frame_seed(self.segment.header.id, start);
+        let last_event = self.counted.last_event;
+        finish_frame(&mut expected, 0, FrameKind::Footer, 0, payload_len, seed, last_event);
+        let there = self.segment.read(start, FOOTER_FRAME_BYTES)?;
+        let differing = expected.iter().zip(&there).filter(|(a, b)| a != b).count();
+        Ok(differing <= FOOTER_BYTES_DAMAGED_MAX)
+    }
+}
+
+impl Interval {
+    fn column(
+        &mut self,
+        declaration: Arc<Declaration>,
+        span: ColumnSpan,
+        summary: Option<Summary>,
+        frame: u64,
+    ) {
+        match self.series.get_mut(&declaration.number) {
+            Some(seen) => {
+                let known = seen.summary.take().filter(|_| span.first_ordinal == seen.end);
+                seen.summary = known.zip(summary).map(|(known, new)| known.merge(&new));
+                seen.first_ordinal = seen.first_ordinal.min(span.first_ordinal);
+                seen.end = seen.end.max(span.end);
+                if seen.frames.last() != Some(&frame) {
+                    seen.frames.push(frame);
+                }
+            }
+            None => {
+                let seen = SeriesSeen {
+                    first_ordinal: span.first_ordinal,
+                    end: span.end,
+                    summary,
+                    frames: vec![frame],
+                    declaration: Arc::clone(&declaration),
+                };
+                self.series.insert(declaration.number, seen);
+            }
+        }
+    }
+}
+
+impl SeriesSeen {
+    /// What a directory says otherwise: (expected, found).
+    fn disagreement(&self, said: &SeriesEntry, head: &DirectoryHead) -> Option<(String, String)> {
+        let (key, extent) = (&self.declaration.series.key, &said.extent);
+        if said.declaration != *self.declaration {
+            return Some((format!("the declaration of '{key}'"), format!("{:?}", said.declaration)));
+        }
+        let end = extent.first_ordinal + extent.points;
+        if (extent.first_ordinal, end) != (self.first_ordinal, self.end) {
+            let expected = format!("points {}..{} of '{key}'", self.first_ordinal, self.end);
+            return Some((expected, format!("{}..{end}", extent.first_ordinal)));
+        }
+        let frames: Vec<u64> = said
+            .postings
+            .iter()
+            .filter_map(|p| head.frames.get(p.frame as usize))
+            .map(|f| f.offset)
+            .collect();
+        if frames != self.frames {
+            return Some((format!("'{key}' in {} batches", self.frames.len()), format!("{}", frames.len())));
+        }
+        let mut summary = Vec::new();
+        self.summary.as_ref().inspect(|s| s.encode(&mut summary));
+        let stated = !extent.summary.is_empty() && !summary.is_empty();
+        if stated && extent.summary != summary {
+            return Some((format!("the summary of '{key}' as its points say"), "another one".into()));
+        }
+        let short = said.postings.len() > 1
+            && said
+                .postings
+                .iter()
+                .filter_map(|p| p.extent.as_ref())
+                .any(|e| e.points < SUMMARY_POINTS_MIN as u64);
+        short.then(|| (format!("extents of long columns of '{key}'"), "one of a short column".into()))
+    }
+}
+
+fn read_axis(
+    body: &[u8],
+    entry: &AxisEntry,
+    first: Option<&(Vec<i64>, Vec<i64>)>,
+) -> Result<(Vec<i64>, Vec<i64>), Malformed> {
+    let bytes = body.get(entry.offset..entry.offset + entry.len).unwrap_or_default();
+    let first = first.map(|(steps, timestamps_ms)| Axis { steps, timestamps_ms });
+    let (mut steps, mut timestamps_ms) = (vec![0; entry.points], vec![0; entry.points]);
+    batch::read_axis(bytes, entry, first, &mut steps, &mut timestamps_ms)?;
+    Ok((steps, timestamps_ms))
+}
+
+fn has_address(hasher: &blake3::Hasher, id: BlobId) -> bool {
+    let mut bytes = [0; 16];
+    hasher.finalize_xof().fill(&mut bytes);
+    BlobId::from_bytes(bytes) == id
+}
+
+fn repeated_declarations(segment: &Segment) -> Result<HashMap<u32, Arc<Declaration>>> {
+    let mut all = HashMap::new();
+    let state = segment.state();
+    for directory in &state.directories {
+        for row in &directory.head.rows {
+            match segment.stored_row_entry(directory, row) {
+                Ok(entry) => all.extend(
+                    entry.series.into_iter().map(|s| (s.declaration.number, Arc::new(s.declaration))),
+                ),
+                Err(error @ Error::Io { .. }) => return Err(error),
+                // Reported where the directory is checked.
+                Err(_) => {}
+            }
+        }
+    }
+    Ok(all)
+}
