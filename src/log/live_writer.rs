@@ -1,8 +1,8 @@
 //! One's own live file: where a logged point is first.
 //!
 //! Contract: a call that returned has published its point; it survives the death of the process. The table in
-//! `format::live` says who writes which word in which order. The per-point path takes one lock and no system call, except
-//! where the comment "system call" says so: growing the file, and waiting for space.
+//! `format::live` says who writes which word in which order. The per-point path takes one lock and no system call,
+//! except where the comment "system call" says so: growing the file, and waiting for space.
 
 use std::collections::VecDeque;
 use std::fmt;
