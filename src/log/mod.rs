@@ -6,6 +6,7 @@
 //! column states origin and first ordinal, so a point that is seen twice counts once.
 
 mod check;
+mod check_directory;
 mod column_reader;
 mod live_reader;
 mod live_writer;
@@ -14,6 +15,7 @@ mod reader;
 mod recover;
 mod seal;
 mod segment_reader;
+mod segment_scan;
 mod segment_writer;
 mod writer;
 
