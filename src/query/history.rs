@@ -99,7 +99,7 @@ impl HistoryToken {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        if text.len() % 2 != 0 || !text.is_ascii() {
+        if !text.len().is_multiple_of(2) || !text.is_ascii() {
             return None;
         }
         let pair = |at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
