@@ -4,11 +4,11 @@
 //! outside the damage stays readable; and `verify` names the place. `MLRS_TEST_SCALE=n` does n times as much.
 
 mod damage {
-    pub mod closed;
-    pub mod faults;
-    pub mod live;
-    pub mod power;
-    pub mod tails;
+    mod closed;
+    mod faults;
+    mod live;
+    mod power;
+    mod tails;
 }
 
 use std::collections::BTreeMap;
@@ -20,15 +20,15 @@ use mlrs_db::vfs::{MemoryVfs, Vfs};
 use mlrs_db::{Options, Points, RunData, RunOptions, Severity, Store, VerifyReport};
 
 /// How much more than usual is tried.
-pub fn scale() -> usize {
+pub(crate) fn scale() -> usize {
     std::env::var("MLRS_TEST_SCALE").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
 /// SplitMix64: the same damage for the same seed.
-pub struct Random(pub u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -36,46 +36,46 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    pub fn below(&mut self, end: usize) -> usize {
-        (self.next() % end.max(1) as u64) as usize
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        (self.word() % end.max(1) as u64) as usize
     }
 }
 
-pub const ROOT: &str = "store";
+pub(crate) const ROOT: &str = "store";
 
 /// Nothing happens in the background while the test looks.
-pub fn quiet(vfs: Arc<dyn Vfs>) -> Options {
+pub(crate) fn quiet(vfs: Arc<dyn Vfs>) -> Options {
     Store::options().vfs(vfs).flush_interval_ms(3_600_000).sync_interval_ms(3_600_000).stall_timeout_ms(200)
 }
 
-pub fn open(tree: &Tree) -> Store {
+pub(crate) fn open(tree: &Tree) -> Store {
     try_open(tree).unwrap()
 }
 
-pub fn try_open(tree: &Tree) -> mlrs_db::Result<Store> {
+pub(crate) fn try_open(tree: &Tree) -> mlrs_db::Result<Store> {
     quiet(Arc::new(MemoryVfs::from_tree(tree).unwrap())).open(ROOT)
 }
 
-pub fn open_to_read(tree: &Tree) -> Store {
+pub(crate) fn open_to_read(tree: &Tree) -> Store {
     quiet(Arc::new(MemoryVfs::from_tree(tree).unwrap())).read_only(true).open(ROOT).unwrap()
 }
 
-pub fn files(tree: &Tree, ending: &str) -> Vec<PathBuf> {
+pub(crate) fn files(tree: &Tree, ending: &str) -> Vec<PathBuf> {
     tree.keys().filter(|path| path.to_string_lossy().ends_with(ending)).cloned().collect()
 }
 
-pub fn file<'a>(tree: &'a mut Tree, path: &Path) -> &'a mut Vec<u8> {
+pub(crate) fn file<'a>(tree: &'a mut Tree, path: &Path) -> &'a mut Vec<u8> {
     tree.get_mut(path).unwrap().as_mut().unwrap()
 }
 
 /// What a store says of everything in it.
 #[derive(Clone, Debug, Default)]
-pub struct Answers {
-    pub runs: BTreeMap<String, RunData>,
-    pub points: BTreeMap<(String, String), Points>,
+pub(crate) struct Answers {
+    pub(crate) runs: BTreeMap<String, RunData>,
+    pub(crate) points: BTreeMap<(String, String), Points>,
 }
 
-pub fn answers(store: &Store) -> mlrs_db::Result<Answers> {
+pub(crate) fn answers(store: &Store) -> mlrs_db::Result<Answers> {
     let mut all = Answers::default();
     let found = store.search_runs(&mlrs_db::RunSearch::default())?;
     for run in found.items {
@@ -89,23 +89,23 @@ pub fn answers(store: &Store) -> mlrs_db::Result<Answers> {
 }
 
 /// Points bit for bit, so that NaN equals itself.
-pub fn bits(points: &Points) -> Vec<(i64, i64, u64)> {
+pub(crate) fn bits(points: &Points) -> Vec<(i64, i64, u64)> {
     points.iter().map(|p| (p.step, p.timestamp_ms, p.value.to_bits())).collect()
 }
 
 /// Whether `part` is `whole` with some points left out.
-pub fn is_subsequence(part: &Points, whole: &Points) -> bool {
+pub(crate) fn is_subsequence(part: &Points, whole: &Points) -> bool {
     let whole = bits(whole);
     let mut rest = whole.iter();
     bits(part).iter().all(|p| rest.any(|w| w == p))
 }
 
-pub fn is_prefix(part: &Points, whole: &Points) -> bool {
+pub(crate) fn is_prefix(part: &Points, whole: &Points) -> bool {
     bits(whole).starts_with(&bits(part))
 }
 
 /// Frames of a sound segment: (start, end).
-pub fn closed_frames(bytes: &[u8]) -> Vec<(usize, usize)> {
+pub(crate) fn closed_frames(bytes: &[u8]) -> Vec<(usize, usize)> {
     let mut at = 128;
     let mut frames = Vec::new();
     while at < bytes.len() {
@@ -116,18 +116,18 @@ pub fn closed_frames(bytes: &[u8]) -> Vec<(usize, usize)> {
     frames
 }
 
-pub fn damage_in(report: &VerifyReport, path: &Path) -> Vec<Option<u64>> {
+pub(crate) fn damage_in(report: &VerifyReport, path: &Path) -> Vec<Option<u64>> {
     let relative = path.strip_prefix(ROOT).unwrap();
     let here = |f: &&mlrs_db::Finding| f.severity == Severity::Damage && f.path == relative;
     report.findings.iter().filter(here).map(|f| f.offset).collect()
 }
 
-pub fn verify(store: &Store) -> VerifyReport {
+pub(crate) fn verify(store: &Store) -> VerifyReport {
     store.verify(&mut |_| {}).unwrap()
 }
 
 /// Some runs with a bit of everything; returns the store, still open.
-pub fn fill(store: &Store, runs: usize, points: i64) -> Vec<String> {
+pub(crate) fn fill(store: &Store, runs: usize, points: i64) -> Vec<String> {
     let experiment = store.experiment("damage").unwrap();
     (0..runs)
         .map(|n| {

@@ -4,27 +4,27 @@
 //! footer say what the frames hold. What is wrong is named by the smallest unit that has a checksum: a column, an axis,
 //! a directory block, a head, a header. Never fails for what it finds, only when the system cannot read.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::codec::axis::Axis;
 use crate::codec::summary::Summary;
 use crate::error::{Error, Malformed, Result};
 use crate::format::batch::{self, AxisEntry, Scratch};
-use crate::format::blob::{BLOB_ENTITY, BlobFrame, blob_of, decode_blob};
+use crate::format::blob::{BlobFrame, blob_of, decode_blob};
 use crate::format::declare::{Declaration, SeriesKey, decode_declarations};
-use crate::format::directory::{DirectoryHead, EntityEntry, FrameEntry, SeriesEntry};
+use crate::format::directory::FrameEntry;
 use crate::format::event::Event;
 use crate::format::event_record::{Record, decode_event, entities_of};
 use crate::format::frame::{
-    FRAME_HEADER_BYTES, FrameHeader, FrameKind, check_payload, finish_frame, frame_seed, seeded_crc,
+    FRAME_HEADER_BYTES, FrameHeader, FrameKind, check_payload, finish_frame, frame_seed,
 };
 use crate::format::live::{BATCH_PREFIX_BYTES, decode_batch_prefix};
 use crate::format::segment::{
     FOOTER_FRAME_BYTES, Footer, SEGMENT_HEADER_BYTES, SegmentKind, decode_replaced,
 };
 use crate::id::{BlobId, Origin, Uid};
-use crate::limits::SUMMARY_POINTS_MIN;
+use crate::log::check_directory::Interval;
 use crate::log::segment_reader::{Damage, Segment};
 
 /// Bytes read at a time where no frame says how many belong together.
@@ -60,37 +60,16 @@ pub(crate) struct SegmentCheck {
     pub is_closed: bool,
 }
 
-/// What the frames since the last directory hold, to be compared with what the next one says.
-#[derive(Default)]
-struct Interval {
-    from: u64,
-    frames: Vec<FrameEntry>,
-    series: BTreeMap<u32, SeriesSeen>,
-    entities: BTreeMap<Uid, Vec<u64>>,
-    live_to: u64,
-    /// Something in it could not be read, so the directory may rightly say more.
-    damaged: bool,
-}
-
-struct SeriesSeen {
-    declaration: Arc<Declaration>,
-    first_ordinal: u64,
-    end: u64,
-    /// `None` where columns do not follow each other, or one could not be read.
-    summary: Option<Summary>,
-    frames: Vec<u64>,
-}
-
-struct Checker<'a> {
-    segment: &'a Segment,
-    found: SegmentCheck,
+pub(super) struct Checker<'a> {
+    pub(super) segment: &'a Segment,
+    pub(super) found: SegmentCheck,
     hasher: blake3::Hasher,
     hashed_to: u64,
-    declared: HashMap<u32, Arc<Declaration>>,
+    pub(super) declared: HashMap<u32, Arc<Declaration>>,
     /// Declarations as directories repeat them; read when one is missing.
     repeated: Option<HashMap<u32, Arc<Declaration>>>,
-    interval: Interval,
-    counted: Footer,
+    pub(super) interval: Interval,
+    pub(super) counted: Footer,
     /// Where the frames begin that count only if the next one is whole.
     group: Option<u64>,
     last_frame: u64,
@@ -139,22 +118,22 @@ pub(crate) fn check_segment(
     Ok(found)
 }
 
-fn damage(offset: u64, expected: impl Into<String>, found: impl Into<String>) -> Damage {
+pub(super) fn damage(offset: u64, expected: impl Into<String>, found: impl Into<String>) -> Damage {
     Damage { offset, expected: expected.into(), found: found.into() }
 }
 
-fn malformed(offset: u64, what: &str, m: Malformed) -> Damage {
+pub(super) fn malformed(offset: u64, what: &str, m: Malformed) -> Damage {
     damage(offset, format!("{what}: {}", m.expected), m.found.to_string())
 }
 
 impl Checker<'_> {
-    fn report(&mut self, damage: Damage) {
+    pub(super) fn report(&mut self, damage: Damage) {
         self.interval.damaged = true;
         self.found.damage.push(damage);
     }
 
     /// What contradicts frames that are all sound.
-    fn disagrees(&mut self, offset: u64, expected: impl Into<String>, found: impl Into<String>) {
+    pub(super) fn disagrees(&mut self, offset: u64, expected: impl Into<String>, found: impl Into<String>) {
         if !self.interval.damaged {
             self.found.damage.push(damage(offset, expected, found));
         }
@@ -395,104 +374,6 @@ impl Checker<'_> {
         Ok(())
     }
 
-    fn next_interval(&mut self, from: u64) {
-        self.declared.clear();
-        let live_to = self.interval.live_to;
-        self.interval = Interval { from, live_to, ..Interval::default() };
-    }
-
-    fn directory(&mut self, offset: u64, header: &FrameHeader, payload: &[u8]) {
-        let checked = payload.get(..header.checked_len as usize).unwrap_or_default();
-        match DirectoryHead::decode(checked, header.payload_len, offset) {
-            Ok(head) => self.directory_head(offset, header, payload, &head),
-            Err(m) => self.report(malformed(offset, "a directory", m)),
-        }
-        self.counted.last_directory = offset;
-        self.next_interval(offset + header.frame_len());
-    }
-
-    fn directory_head(&mut self, offset: u64, header: &FrameHeader, payload: &[u8], head: &DirectoryHead) {
-        let said = |n: u64| n.to_string();
-        if head.previous != self.counted.last_directory && self.found.damage.is_empty() {
-            let expected = format!("a link to the directory at {}", self.counted.last_directory);
-            self.disagrees(offset, expected, said(head.previous));
-        }
-        if head.covers_from != self.interval.from {
-            self.disagrees(offset, format!("cover from {}", self.interval.from), said(head.covers_from));
-        }
-        if head.frames != self.interval.frames {
-            let expected = format!("{} batches as the frames say", self.interval.frames.len());
-            self.disagrees(offset, expected, format!("{} others", head.frames.len()));
-        }
-        // A sealed copy covers more than its own batches say.
-        if head.live_to < self.interval.live_to {
-            self.disagrees(
-                offset,
-                format!("live records below {}", self.interval.live_to),
-                said(head.live_to),
-            );
-        }
-        let mut filled = header.checked_len;
-        let seed = frame_seed(self.segment.header.id, offset);
-        let mut known = Vec::new();
-        for row in &head.rows {
-            let place = offset + FRAME_HEADER_BYTES as u64 + u64::from(row.block_offset);
-            let (from, end) = (row.block_offset as usize, (row.block_offset + row.block_len) as usize);
-            let block = payload.get(from..end).unwrap_or_default();
-            if row.block_offset != filled {
-                self.disagrees(place, format!("a block at {filled}"), said(u64::from(row.block_offset)));
-            }
-            filled = row.block_offset + row.block_len;
-            let what = format!("the directory block of {}", row.uid);
-            if seeded_crc(seed, block) != row.block_crc {
-                self.found.damage.push(damage(place, format!("{what} whose crc fits"), "another crc"));
-                continue;
-            }
-            match head.decode_block(self.segment.header.writer, block) {
-                Ok(entry) => known.push((row.uid, row.kind, entry, place)),
-                Err(m) => self.found.damage.push(malformed(place, &what, m)),
-            }
-        }
-        if filled != header.payload_len {
-            self.disagrees(offset, "blocks that fill the directory", format!("{filled} bytes of them"));
-        }
-        let rows = head.rows.len();
-        let mut uids: Vec<Uid> = self.interval.entities.keys().copied().collect();
-        uids.extend(self.interval.series.values().map(|s| s.declaration.series.run));
-        uids.sort_unstable();
-        uids.dedup();
-        if uids.len() != rows {
-            self.disagrees(offset, format!("{} entities as the frames say", uids.len()), said(rows as u64));
-        }
-        for (uid, kind, entry, place) in known {
-            let seen = self.interval.entities.get(&uid).map(Vec::as_slice).unwrap_or_default();
-            if seen != entry.events {
-                let what = if kind == BLOB_ENTITY { "blob frames" } else { "events" };
-                let expected = format!("the {} {what} of {uid} that there are", seen.len());
-                self.disagrees(place, expected, format!("{} of them", entry.events.len()));
-            }
-            self.series(uid, &entry, head, place);
-        }
-    }
-
-    fn series(&mut self, uid: Uid, entry: &EntityEntry, head: &DirectoryHead, place: u64) {
-        let seen = self.interval.series.values().filter(|s| s.declaration.series.run == uid).count();
-        let mut wrong = Vec::new();
-        if seen != entry.series.len() {
-            wrong.push((format!("{seen} series of {uid}"), entry.series.len().to_string()));
-        }
-        for series in &entry.series {
-            let key = &series.declaration.series.key;
-            match self.interval.series.get(&series.declaration.number) {
-                Some(seen) => wrong.extend(seen.disagreement(series, head)),
-                None => wrong.push((format!("columns of '{key}' of {uid}"), "none in the frames".into())),
-            }
-        }
-        for (expected, found) in wrong {
-            self.disagrees(place, expected, found);
-        }
-    }
-
     fn footer(&mut self, offset: u64, payload: &[u8]) -> Result<()> {
         self.counted.digest = *self.hasher.finalize().as_bytes();
         self.found.is_closed = true;
@@ -561,75 +442,6 @@ impl Checker<'_> {
         let there = self.segment.read(start, FOOTER_FRAME_BYTES)?;
         let differing = expected.iter().zip(&there).filter(|(a, b)| a != b).count();
         Ok(differing <= FOOTER_BYTES_DAMAGED_MAX)
-    }
-}
-
-impl Interval {
-    fn column(
-        &mut self,
-        declaration: Arc<Declaration>,
-        span: ColumnSpan,
-        summary: Option<Summary>,
-        frame: u64,
-    ) {
-        match self.series.get_mut(&declaration.number) {
-            Some(seen) => {
-                let known = seen.summary.take().filter(|_| span.first_ordinal == seen.end);
-                seen.summary = known.zip(summary).map(|(known, new)| known.merge(&new));
-                seen.first_ordinal = seen.first_ordinal.min(span.first_ordinal);
-                seen.end = seen.end.max(span.end);
-                if seen.frames.last() != Some(&frame) {
-                    seen.frames.push(frame);
-                }
-            }
-            None => {
-                let seen = SeriesSeen {
-                    first_ordinal: span.first_ordinal,
-                    end: span.end,
-                    summary,
-                    frames: vec![frame],
-                    declaration: Arc::clone(&declaration),
-                };
-                self.series.insert(declaration.number, seen);
-            }
-        }
-    }
-}
-
-impl SeriesSeen {
-    /// What a directory says otherwise: (expected, found).
-    fn disagreement(&self, said: &SeriesEntry, head: &DirectoryHead) -> Option<(String, String)> {
-        let (key, extent) = (&self.declaration.series.key, &said.extent);
-        if said.declaration != *self.declaration {
-            return Some((format!("the declaration of '{key}'"), format!("{:?}", said.declaration)));
-        }
-        let end = extent.first_ordinal + extent.points;
-        if (extent.first_ordinal, end) != (self.first_ordinal, self.end) {
-            let expected = format!("points {}..{} of '{key}'", self.first_ordinal, self.end);
-            return Some((expected, format!("{}..{end}", extent.first_ordinal)));
-        }
-        let frames: Vec<u64> = said
-            .postings
-            .iter()
-            .filter_map(|p| head.frames.get(p.frame as usize))
-            .map(|f| f.offset)
-            .collect();
-        if frames != self.frames {
-            return Some((format!("'{key}' in {} batches", self.frames.len()), format!("{}", frames.len())));
-        }
-        let mut summary = Vec::new();
-        self.summary.as_ref().inspect(|s| s.encode(&mut summary));
-        let stated = !extent.summary.is_empty() && !summary.is_empty();
-        if stated && extent.summary != summary {
-            return Some((format!("the summary of '{key}' as its points say"), "another one".into()));
-        }
-        let short = said.postings.len() > 1
-            && said
-                .postings
-                .iter()
-                .filter_map(|p| p.extent.as_ref())
-                .any(|e| e.points < SUMMARY_POINTS_MIN as u64);
-        short.then(|| (format!("extents of long columns of '{key}'"), "one of a short column".into()))
     }
 }
 

@@ -10,7 +10,6 @@ use crate::codec::axis::Axis;
 use crate::codec::extra::Extra;
 use crate::error::{Error, Result};
 use crate::format::batch::{self, AxisEntry, ColumnEntry, Head, Scratch};
-use crate::format::declare::Declaration;
 use crate::format::directory::FrameEntry;
 use crate::id::SegmentId;
 use crate::log::{Segment, SeriesPart};
@@ -56,12 +55,6 @@ pub(crate) struct ColumnReader {
 }
 
 impl ColumnReader {
-    /// Forgets heads and axes: after a query, or when another segment is next.
-    pub(crate) fn clear(&mut self) {
-        self.heads.clear();
-        self.axis = None;
-    }
-
     fn head(&mut self, segment: &Segment, frame: FrameEntry) -> Result<Arc<Head>> {
         let key = (segment.header.id, frame.offset);
         if let Some(head) = self.heads.get(&key) {
@@ -102,7 +95,7 @@ impl ColumnReader {
                         segment: Arc::clone(&part.segment),
                         frame: *frame,
                         head: Arc::clone(&head),
-                        column: column.clone(),
+                        column: *column,
                         seed,
                     });
                 }
@@ -162,9 +155,4 @@ fn plain_axis(
     batch::read_axis(&bytes, entry, first, &mut steps, &mut timestamps_ms)
         .map_err(|m| m.at(&place.segment.path, offset))?;
     Ok((steps, timestamps_ms))
-}
-
-/// Declarations say who logged; used where parts of several origins are sorted.
-pub(crate) fn same_series(a: &Declaration, b: &Declaration) -> bool {
-    a.series == b.series && a.origin == b.origin
 }

@@ -1,8 +1,8 @@
 //! One's own live file: where a logged point is first.
 //!
 //! Contract: a call that returned has published its point; it survives the death of the process. The table in
-//! `format::live` says who writes which word in which order. The per-point path takes one lock and no system call, except
-//! where the comment "system call" says so: growing the file, and waiting for space.
+//! `format::live` says who writes which word in which order. The per-point path takes one lock and no system call,
+//! except where the comment "system call" says so: growing the file, and waiting for space.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -507,12 +507,6 @@ impl LiveWriter {
         self.write_word(SYNCED_AT, end)
     }
 
-    /// Points that wait for a hand-over.
-    pub(crate) fn pending(&self) -> u64 {
-        let state = self.lock();
-        state.sequence - state.released
-    }
-
     /// Whether a record was logged since the last sync.
     pub(crate) fn is_dirty(&self) -> bool {
         let state = self.lock();
@@ -531,11 +525,6 @@ impl LiveWriter {
     fn write_word(&self, at: usize, word: u64) -> Result<()> {
         let bytes = encode_cursor(self.seed, at, word);
         self.file.write_all_at(&bytes, at as u64).map_err(|e| Error::io("write", &self.path, e))
-    }
-
-    /// Bytes of the file.
-    pub(crate) fn file_bytes(&self) -> u64 {
-        (LIVE_HEADER_BYTES + self.lock().blocks.len() * LIVE_BLOCK_BYTES) as u64
     }
 
     /// Removes the file; everything in it is in durable frames.

@@ -143,8 +143,8 @@ impl DecodedColumn {
     }
 }
 
-/// Parts of extra columns put together: (column, first point, points) each. The dictionary holds what the points use and
-/// nothing else, as the codec wants it.
+/// Parts of extra columns put together: (column, first point, points) each. The dictionary holds what the points use
+/// and nothing else, as the codec wants it.
 fn joined(kind: u8, parts: &[(&Extra, usize, usize)]) -> Extra {
     let mut extra = Extra { kind, dictionary: Vec::new(), indices: Vec::new() };
     let mut places = HashMap::new();

@@ -345,11 +345,6 @@ impl View {
         Ok((covered.max(window.released), !lost))
     }
 
-    /// Numbers of a writer's segments that are in use: the next free one.
-    pub(crate) fn next_number(&self, writer: WriterId) -> u64 {
-        self.all.keys().filter(|(w, _)| *w == writer).map(|(_, n)| n + 1).max().unwrap_or(0)
-    }
-
     fn find_blob(&self, id: BlobId) -> Result<Option<(Arc<Segment>, u64)>> {
         let uid = Uid::from_bytes(*id.as_bytes());
         for (segment, state) in self.segments.iter().filter(|(s, _)| s.holds_blobs()) {

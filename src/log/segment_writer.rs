@@ -153,15 +153,6 @@ impl SegmentWriter {
         self.footer.points
     }
 
-    pub(crate) fn frames(&self) -> u64 {
-        self.footer.frames
-    }
-
-    /// Payload crc of the last frame.
-    pub(crate) fn last_crc(&self) -> u32 {
-        self.last_crc
-    }
-
     /// Ends the frame begun at `start` of the buffer; returns its offset in the segment.
     fn end_frame(&mut self, start: usize, kind: FrameKind, flags: u16, checked_len: usize) -> u64 {
         let offset = self.offset + start as u64;

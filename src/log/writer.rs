@@ -174,15 +174,6 @@ impl LogWriter {
         self.shared.id
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
-
-    /// Whether it has made any file.
-    pub(crate) fn has_files(&self) -> bool {
-        self.shared.live.get().is_some() || lock(&self.shared.side).next_number > 0
-    }
-
     /// The number of a series logged by this writer.
     pub(crate) fn series(&self, series: &SeriesKey) -> Result<SeriesNumber> {
         self.series_of(series, Origin::from(self.shared.id))
@@ -250,11 +241,6 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Appends an event; it is all in the log or not at all.
-    pub(crate) fn append_event(&self, event: &Event) -> Result<()> {
-        self.append_event_with(event, &[])
-    }
-
     /// Appends an event and columns of this writer's own series in one write: all of it is in the log or nothing.
     pub(crate) fn append_event_with(&self, event: &Event, columns: &[BulkColumn<'_>]) -> Result<()> {
         {
@@ -314,13 +300,6 @@ impl LogWriter {
         if shared.options.sync_always { self.sync() } else { self.start_thread() }
     }
 
-    /// Sets the next ordinal of a series whose first points are in other segments.
-    pub(crate) fn continue_at(&self, series: &SeriesNumber, ordinal: u64) {
-        let mut side = lock(&self.shared.side);
-        let next = side.ordinals.entry(series.number).or_default();
-        *next = (*next).max(ordinal);
-    }
-
     /// Streams a blob into the log; returns its id and length. What is stored already is not written again by the
     /// caller: ask [`crate::log::View::has_blob`] first where the id is known.
     pub(crate) fn put_blob(&self, source: &mut dyn std::io::Read) -> Result<(BlobId, u64)> {
@@ -331,23 +310,10 @@ impl LogWriter {
         Ok(put)
     }
 
-    /// Hands all points over, so that they are in segments.
-    pub(crate) fn flush(&self) -> Result<()> {
-        let mut side = self.open_side()?;
-        let result = self.shared.hand_over(&mut side);
-        self.shared.noted(result)?;
-        self.shared.roll(&mut side, false)
-    }
-
     /// Makes everything durable that was logged before the call: segment first, then live file.
     pub(crate) fn sync(&self) -> Result<()> {
         self.shared.check()?;
         self.shared.sync_all()
-    }
-
-    /// Points that are in the live file only.
-    pub(crate) fn live_points(&self) -> u64 {
-        self.shared.live.get().map_or(0, LiveWriter::pending)
     }
 
     /// Hands over, closes and seals the segments, removes the live file. Further calls fail. Returns whether this call

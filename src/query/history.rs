@@ -2,8 +2,8 @@
 //!
 //! Contract: each point once. Within an origin the order is the order of logging; between origins the order is
 //! (greatest timestamp so far within the origin, origin, ordinal), a total order that does not depend on where points
-//! are stored, so it is the same before and after sealing, compaction, merging and loss of the index. A page token names
-//! where each origin goes on and where it ended at the first page, so later arrivals never move a page.
+//! are stored, so it is the same before and after sealing, compaction, merging and loss of the index. A page token
+//! names where each origin goes on and where it ended at the first page, so later arrivals never move a page.
 
 use std::ops::{Bound, RangeBounds};
 
@@ -99,7 +99,7 @@ impl HistoryToken {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        if text.len() % 2 != 0 || !text.is_ascii() {
+        if !text.len().is_multiple_of(2) || !text.is_ascii() {
             return None;
         }
         let pair = |at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();

@@ -97,11 +97,6 @@ impl Snapshot {
         all
     }
 
-    /// Runs that have live points.
-    pub(crate) fn live_runs(&self) -> BTreeSet<Uid> {
-        self.live.iter().flat_map(|(w, ..)| w.declarations.values().map(|d| d.series.run)).collect()
-    }
-
     /// All series of a run (or other owner).
     pub(crate) fn run_series(&self, run: Uid) -> Result<RunSeries> {
         self.collect(run, |_| true)

@@ -1,7 +1,7 @@
 //! Latest values and summaries of a run's metrics.
 //!
-//! Contract: "latest" is MLflow's: greatest (step, timestamp, value). Answers come from the summaries in directories; only
-//! what no directory covers yet is decoded. They are cached until the log changes.
+//! Contract: "latest" is MLflow's: greatest (step, timestamp, value). Answers come from the summaries in directories;
+//! only what no directory covers yet is decoded. They are cached until the log changes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError};
@@ -145,8 +145,8 @@ fn metrics_from(summaries: RunSummaries) -> RunMetrics {
 }
 
 impl Inner {
-    /// Computes the metrics of many runs at once, on a pool that lives for this call, so that what follows finds them in
-    /// the cache.
+    /// Computes the metrics of many runs at once, on a pool that lives for this call, so that what follows finds them
+    /// in the cache.
     pub(crate) fn warm_metrics(&self, snapshot: &Snapshot, runs: &[Uid]) -> Result<()> {
         let missing: Vec<Uid> = {
             let cache = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);

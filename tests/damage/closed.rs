@@ -169,7 +169,7 @@ fn stretches_of_garbage_cost_only_what_they_cover() {
         let len = (1024 << random.below(7)).min(sound.len() / 2);
         let start = 128 + random.below(sound.len() - len - 128);
         let mut damaged = tree.clone();
-        let garbage = (0..len).map(|_| random.next() as u8);
+        let garbage = (0..len).map(|_| random.word() as u8);
         file(&mut damaged, &path).splice(start..start + len, garbage);
         let what = format!("round {round}: {len} bytes at {start}");
         let report = verify(&open_to_read(&damaged));

@@ -168,14 +168,14 @@ fn after_a_power_cut_what_was_synced_is_there_and_of_each_series_a_beginning() {
                     _ => match random.below(6) {
                         0 => Keep::Lost,
                         1 => Keep::Zeros,
-                        2 => Keep::Sectors(random.next()),
+                        2 => Keep::Sectors(random.word()),
                         _ => Keep::Whole,
                     },
                 });
                 let description = format!("round {round}, {cut} of {count}");
                 looked += 1;
                 let tree = after_boot(image.tree());
-                if tree.get(&Path::new(ROOT).join("MLRS")).is_none() {
+                if !tree.contains_key(&Path::new(ROOT).join("MLRS")) {
                     assert_eq!(durable.params, 0);
                     continue;
                 }

@@ -25,7 +25,7 @@ fn torn(tree: &Tree, path: &Path, at: usize, tail: Tail) -> Tree {
     match tail {
         Tail::Cut => bytes.truncate(at),
         Tail::Zeros => bytes[at..].fill(0),
-        Tail::Garbage => bytes[at..].iter_mut().for_each(|byte| *byte ^= random.next() as u8 | 1),
+        Tail::Garbage => bytes[at..].iter_mut().for_each(|byte| *byte ^= random.word() as u8 | 1),
     }
     torn
 }
