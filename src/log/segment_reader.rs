@@ -450,6 +450,8 @@ impl Segment {
         let tail = Arc::make_mut(&mut state.tail);
         let frame = tail.frames.len() as u32;
         tail.frames.push(FrameEntry { offset, checked_len: header.checked_len });
+        // A run's series come in the same order in every batch, so the next one is most likely the right one.
+        let mut likely = 0;
         for column in &head.columns {
             let Some(declaration) = state.declared.get(&column.series) else {
                 let expected = format!("a declaration of series {} before its batch", column.series);
@@ -459,8 +461,16 @@ impl Segment {
             let run = declaration.series.run;
             let (_, entry) = tail.entities.entry(run).or_insert((EntityKind::RUN, EntityEntry::default()));
             // As in directories: points behind a hole are an entry of their own.
-            let known = entry.series.iter_mut().rfind(|s| s.declaration.number == column.series);
-            match known.filter(|s| s.extent.first_ordinal + s.extent.points == column.first_ordinal) {
+            let goes_on = |s: &SeriesEntry| {
+                s.declaration.number == column.series
+                    && s.extent.first_ordinal.checked_add(s.extent.points) == Some(column.first_ordinal)
+            };
+            if !entry.series.get(likely).is_some_and(goes_on) {
+                likely = entry.series.iter().rposition(goes_on).unwrap_or(entry.series.len());
+            }
+            let known = entry.series.get_mut(likely);
+            likely += 1;
+            match known {
                 Some(series) => {
                     series.extent.points += points;
                     if series.postings.last().is_none_or(|p| p.frame != frame) {
