@@ -72,6 +72,8 @@ pub const EVENT_OPS_MAX: usize = 1 << 20;
 pub const BLOB_CHUNK_BYTES_MAX: usize = 1024 * 1024;
 /// A directory frame is written at least this often, so a reader scans no more than this of a tail.
 pub const DIRECTORY_INTERVAL_BYTES: u64 = 4 * 1024 * 1024;
+/// A directory frame is also written after so many columns: a reader sums up no more than these of a tail.
+pub const DIRECTORY_INTERVAL_COLUMNS: u64 = 1024;
 /// A segment is sealed when it reaches this size.
 pub const SEGMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Block of a live file in bytes.

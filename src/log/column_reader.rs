@@ -16,6 +16,10 @@ use crate::log::{Segment, SeriesPart};
 
 /// Heads kept while one query runs.
 const HEADS_MAX: usize = 4096;
+/// Batches larger than this are not read whole.
+const BATCH_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of whole batches kept while one query runs: the tail of a segment and then some.
+const BATCHES_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Points of one column.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -44,10 +48,55 @@ impl ColumnPlace {
     }
 }
 
+/// Payloads of whole batches, for a query that reads many columns of each.
+#[derive(Default)]
+struct Batches {
+    payloads: HashMap<(SegmentId, u64), Arc<Vec<u8>>>,
+    bytes: usize,
+}
+
+impl Batches {
+    fn payload(&mut self, place: &ColumnPlace) -> Result<Option<Arc<Vec<u8>>>> {
+        let key = (place.segment.header.id, place.frame.offset);
+        if let Some(payload) = self.payloads.get(&key) {
+            return Ok(Some(Arc::clone(payload)));
+        }
+        // Pieces follow each other without gaps, so the last column ends the payload.
+        let len = place.head.columns.last().map_or(0, |last| last.offset + last.len);
+        if len > BATCH_BYTES_MAX {
+            return Ok(None);
+        }
+        if self.bytes + len > BATCHES_BYTES_MAX {
+            self.payloads.clear();
+            self.bytes = 0;
+        }
+        let payload = Arc::new(place.segment.read(Segment::batch_byte(place.frame, 0), len)?);
+        self.bytes += len;
+        self.payloads.insert(key, Arc::clone(&payload));
+        Ok(Some(payload))
+    }
+}
+
+/// The bytes of a piece of a batch, read for it alone or part of a whole batch.
+enum Piece {
+    Own(Vec<u8>),
+    Part(Arc<Vec<u8>>, std::ops::Range<usize>),
+}
+
+impl Piece {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Part(payload, range) => payload.get(range.clone()).unwrap_or_default(),
+        }
+    }
+}
+
 /// Reads columns; keeps heads and scratch space for one query.
 #[derive(Default)]
 pub(crate) struct ColumnReader {
     heads: HashMap<(SegmentId, u64), Arc<Head>>,
+    batches: Option<Batches>,
     axis: Option<((SegmentId, u64, usize), Vec<i64>, Vec<i64>)>,
     scratch: Scratch,
     /// Whether a batch that is damaged has no columns, instead of being an error.
@@ -55,6 +104,20 @@ pub(crate) struct ColumnReader {
 }
 
 impl ColumnReader {
+    /// A reader for a query about many series of the same batches: small batches are read once and whole.
+    pub(crate) fn of_many_series() -> Self {
+        Self { batches: Some(Batches::default()), ..Self::default() }
+    }
+
+    fn piece(&mut self, place: &ColumnPlace, at: usize, len: usize) -> Result<Piece> {
+        if let Some(batches) = &mut self.batches
+            && let Some(payload) = batches.payload(place)?
+        {
+            return Ok(Piece::Part(payload, at..at.saturating_add(len)));
+        }
+        Ok(Piece::Own(place.segment.read(Segment::batch_byte(place.frame, at as u64), len)?))
+    }
+
     fn head(&mut self, segment: &Segment, frame: FrameEntry) -> Result<Arc<Head>> {
         let key = (segment.header.id, frame.offset);
         if let Some(head) = self.heads.get(&key) {
@@ -115,11 +178,16 @@ impl ColumnReader {
             column.timestamps_ms.extend_from_slice(timestamps_ms);
         }
         let offset = Segment::batch_byte(place.frame, place.column.offset as u64);
-        let bytes = place.segment.read(offset, place.column.len)?;
+        let piece = self.piece(place, place.column.offset, place.column.len)?;
         column.values = vec![0.0; points];
-        column.extras =
-            batch::read_column(&bytes, &place.column, place.seed, &mut column.values, &mut self.scratch)
-                .map_err(|m| m.at(&place.segment.path, offset))?;
+        column.extras = batch::read_column(
+            piece.bytes(),
+            &place.column,
+            place.seed,
+            &mut column.values,
+            &mut self.scratch,
+        )
+        .map_err(|m| m.at(&place.segment.path, offset))?;
         Ok(column)
     }
 
@@ -129,12 +197,29 @@ impl ColumnReader {
             return Ok(());
         }
         let entry = axis_entry(place, place.column.axis)?;
-        let first =
-            if entry.refers_to_first { Some(plain_axis(place, axis_entry(place, 0)?, None)?) } else { None };
+        let first = if entry.refers_to_first {
+            Some(self.plain_axis(place, axis_entry(place, 0)?, None)?)
+        } else {
+            None
+        };
         let first = first.as_ref().map(|(steps, timestamps_ms)| Axis { steps, timestamps_ms });
-        let (steps, timestamps_ms) = plain_axis(place, entry, first)?;
+        let (steps, timestamps_ms) = self.plain_axis(place, entry, first)?;
         self.axis = Some((key, steps, timestamps_ms));
         Ok(())
+    }
+
+    fn plain_axis(
+        &mut self,
+        place: &ColumnPlace,
+        entry: &AxisEntry,
+        first: Option<Axis<'_>>,
+    ) -> Result<(Vec<i64>, Vec<i64>)> {
+        let piece = self.piece(place, entry.offset, entry.len)?;
+        let (mut steps, mut timestamps_ms) = (vec![0; entry.points], vec![0; entry.points]);
+        let offset = Segment::batch_byte(place.frame, entry.offset as u64);
+        batch::read_axis(piece.bytes(), entry, first, &mut steps, &mut timestamps_ms)
+            .map_err(|m| m.at(&place.segment.path, offset))?;
+        Ok((steps, timestamps_ms))
     }
 }
 
@@ -142,17 +227,4 @@ fn axis_entry(place: &ColumnPlace, axis: usize) -> Result<&AxisEntry> {
     place.head.axes.get(axis).ok_or_else(|| {
         Error::corrupt(&place.segment.path, place.frame.offset, format!("an axis {axis}"), "fewer axes")
     })
-}
-
-fn plain_axis(
-    place: &ColumnPlace,
-    entry: &AxisEntry,
-    first: Option<Axis<'_>>,
-) -> Result<(Vec<i64>, Vec<i64>)> {
-    let offset = Segment::batch_byte(place.frame, entry.offset as u64);
-    let bytes = place.segment.read(offset, entry.len)?;
-    let (mut steps, mut timestamps_ms) = (vec![0; entry.points], vec![0; entry.points]);
-    batch::read_axis(&bytes, entry, first, &mut steps, &mut timestamps_ms)
-        .map_err(|m| m.at(&place.segment.path, offset))?;
-    Ok((steps, timestamps_ms))
 }

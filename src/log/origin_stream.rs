@@ -71,6 +71,9 @@ impl OriginStream {
         if left == 0 {
             return Ok(None);
         }
+        if self.taken == 0 && left <= max {
+            return Ok(Some(std::mem::take(&mut self.ready)));
+        }
         let given = self.ready.slice(self.taken, left.min(max));
         self.taken += given.values.len();
         Ok(Some(given))

@@ -214,18 +214,26 @@ impl Segment {
         let frame = tail.frames.len() as u32;
         tail.frames.push(FrameEntry { offset, checked_len: header.checked_len });
         let mut undeclared = None;
+        // A run's series come in the same order in every batch, so the next one is most likely the right one.
+        let mut likely = 0;
         for column in &head.columns {
             let Some(declaration) = state.declared.get(&column.series) else {
                 // Its declaration was damaged; the other series of the batch are as good as before.
                 undeclared = Some(column.series);
                 continue;
             };
-            let end = column.first_ordinal + column.points as u64;
             let run = declaration.series.run;
             let (_, entry) = tail.entities.entry(run).or_insert((EntityKind::RUN, EntityEntry::default()));
             // As in directories: points behind a hole are an entry of their own.
-            let known = entry.series.iter_mut().rfind(|s| s.declaration.number == column.series);
-            match known.filter(|s| s.extent.end() == column.first_ordinal) {
+            let goes_on = |s: &SeriesEntry| {
+                s.declaration.number == column.series && s.extent.end() == column.first_ordinal
+            };
+            if !entry.series.get(likely).is_some_and(goes_on) {
+                likely = entry.series.iter().rposition(goes_on).unwrap_or(entry.series.len());
+            }
+            let known = entry.series.get_mut(likely);
+            likely += 1;
+            match known {
                 Some(series) => {
                     series.extent.points += column.points as u64;
                     if series.postings.last().is_none_or(|p| p.frame != frame) {

@@ -1,7 +1,7 @@
 //! Appending to one's own segment.
 //!
 //! Contract: one frame group per call, one `pwrite` per group; state advances only when the write succeeded, so after a
-//! full disk the same group is written again at the same offset. A directory frame closes every 4 MiB, and a series is
+//! full disk the same group is written again at the same offset. A directory frame closes every 4 MiB or 1024 columns, and a series is
 //! declared again after each, so that every such interval can be read by itself.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -25,12 +25,16 @@ use crate::format::segment::{
     FOOTER_FRAME_BYTES, Footer, Replaced, SEGMENT_HEADER_BYTES, SegmentHeader, encode_replaced,
 };
 use crate::id::{BlobId, Uid};
-use crate::limits::{DIRECTORY_INTERVAL_BYTES, SUMMARY_POINTS_MIN};
+use crate::limits::{DIRECTORY_INTERVAL_BYTES, DIRECTORY_INTERVAL_COLUMNS, SUMMARY_POINTS_MIN};
 use crate::log::segment_path;
 use crate::vfs::{HeldLock, OpenMode, Vfs, VfsFile};
 
 /// Garbage is covered by frames of this size at most.
 const FILLER_BYTES_MAX: usize = 1024 * 1024;
+/// About what a series takes in a directory, and where it is declared again.
+const SERIES_ENTRY_BYTES: u64 = 160;
+/// Directories that come early, for the number of columns, take at most this part of the log.
+const EARLY_DIRECTORY_SHARE: u64 = 16;
 
 /// One column to append.
 #[derive(Clone, Debug)]
@@ -74,6 +78,8 @@ pub(crate) struct SegmentWriter {
     covers_from: u64,
     frames: Vec<FrameEntry>,
     series: HashMap<u32, Vec<PendingSeries>>,
+    /// Columns that no directory covers yet.
+    columns: u64,
     events: BTreeMap<Uid, (EntityKind, Vec<u64>)>,
     footer: Footer,
     live_to: u64,
@@ -115,6 +121,7 @@ impl SegmentWriter {
             covers_from: offset,
             frames: Vec::new(),
             series: HashMap::new(),
+            columns: 0,
             events: BTreeMap::new(),
             footer: Footer::default(),
             live_to: 0,
@@ -266,6 +273,7 @@ impl SegmentWriter {
         built: &BuiltBatch,
     ) {
         self.declared.extend(columns.iter().map(|c| c.declaration.number));
+        self.columns += columns.len() as u64;
         self.live_to = self.live_to.max(live_to);
         let frame = self.frames.len() as u32;
         self.frames.push(built.entry);
@@ -371,7 +379,10 @@ impl SegmentWriter {
     /// Before an append, never after it: a directory that finds no space must not make a call fail whose frames are
     /// written, or it would be repeated.
     fn directory_if_due(&mut self) -> Result<()> {
-        if self.offset - self.covers_from >= DIRECTORY_INTERVAL_BYTES {
+        let behind = self.offset - self.covers_from;
+        let entries = SERIES_ENTRY_BYTES * self.series.len() as u64;
+        let many = self.columns >= DIRECTORY_INTERVAL_COLUMNS && behind >= EARLY_DIRECTORY_SHARE * entries;
+        if many || behind >= DIRECTORY_INTERVAL_BYTES {
             self.append_directory()?;
         }
         Ok(())
@@ -415,6 +426,7 @@ impl SegmentWriter {
         self.declared.clear();
         self.frames.clear();
         self.series.clear();
+        self.columns = 0;
         self.events.clear();
         Ok(())
     }

@@ -618,15 +618,10 @@ impl Shared {
 
     fn sync_all(&self) -> Result<()> {
         let mut side = lock(&self.side);
-        for segment in [side.blobs.take(), side.segment.take()].into_iter().flatten() {
-            let mut segment = segment;
-            let synced = segment.sync();
-            match segment.header().kind {
-                SegmentKind::Blobs => side.blobs = Some(segment),
-                _ => side.segment = Some(segment),
-            }
-            self.noted(synced)?;
-        }
+        // Both are looked at before an error is told: what was written stays with its writer.
+        let blobs = side.blobs.as_mut().map_or(Ok(()), SegmentWriter::sync);
+        let segment = side.segment.as_mut().map_or(Ok(()), SegmentWriter::sync);
+        self.noted(blobs.and(segment))?;
         drop(side);
         match self.live.get() {
             Some(live) if live.is_dirty() => self.noted(live.sync()),

@@ -17,6 +17,8 @@ use crate::query::snapshot::OriginParts;
 
 /// Points read from one origin at a time.
 const CHUNK_POINTS: usize = 4096;
+/// Points that room is made for before they are read: 24 MiB.
+const RESERVED_POINTS_MAX: usize = 1 << 20;
 /// Origins that a token can name; more than a run ever has.
 const TOKEN_ORIGINS_MAX: usize = 4096;
 
@@ -259,6 +261,12 @@ impl HistoryStream {
     pub(crate) fn collect(mut self, filter: &PointFilter) -> Result<Points> {
         let mut points = Points::default();
         if self.lanes.len() == 1 && filter.is_all() {
+            // Pages that are touched once; a directory may claim anything, so there is a bound.
+            let claimed = self.lanes.first().map_or(0, |lane| lane.place.end - lane.place.next);
+            let expected = usize::try_from(claimed).unwrap_or(usize::MAX).min(RESERVED_POINTS_MAX);
+            points.steps.reserve_exact(expected);
+            points.timestamps_ms.reserve_exact(expected);
+            points.values.reserve_exact(expected);
             while self.fill(0)? {
                 let Some(lane) = self.lanes.first_mut() else { break };
                 points.steps.extend_from_slice(lane.ready.steps.get(lane.at..).unwrap_or_default());

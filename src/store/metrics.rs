@@ -15,7 +15,6 @@ use crate::codec::summary::Summary;
 use crate::error::{Error, Result};
 use crate::format::declare::OwnerKind;
 use crate::id::Uid;
-use crate::limits::COLUMN_POINTS_MAX;
 use crate::log::{ColumnReader, View};
 use crate::model::{Point, RunData};
 use crate::query::snapshot::{OriginParts, Snapshot};
@@ -85,9 +84,18 @@ fn origin_summary(parts: &OriginParts, reader: &mut ColumnReader) -> Result<Opti
             let mut bytes = Reader::new(&part.extent.summary);
             add(Summary::decode(&mut bytes).map_err(|m| m.at(&part.segment.path, 0))?);
         } else {
-            let places = reader.places(part, next..u64::MAX)?;
-            let mut stream = crate::log::OriginStream::new(places, next);
-            while let Some(column) = stream.next(reader, COLUMN_POINTS_MAX)? {
+            // The tail of a segment, or an overlap: column by column, each point once.
+            let mut places = reader.places(part, next..u64::MAX)?;
+            places.sort_by_key(|p| (p.column.first_ordinal, std::cmp::Reverse(p.column.points)));
+            let mut from = next;
+            for place in places.iter().filter(|place| place.column.points > 0) {
+                if place.end() <= from {
+                    continue;
+                }
+                let mut column = reader.read(place)?;
+                let known = from.saturating_sub(column.first_ordinal);
+                column.drop_front(usize::try_from(known).unwrap_or(usize::MAX));
+                from = place.end();
                 Summary::of(&column.steps, &column.timestamps_ms, &column.values)
                     .into_iter()
                     .for_each(&mut add);
@@ -110,7 +118,7 @@ pub(crate) type RunSummaries = BTreeMap<String, Summary>;
 /// The summary of every metric of a run, from the log.
 pub(crate) fn run_summaries(snapshot: &Snapshot, run: Uid) -> Result<RunSummaries> {
     let mut all = RunSummaries::new();
-    let mut reader = ColumnReader::default();
+    let mut reader = ColumnReader::of_many_series();
     for (series, origins) in snapshot.run_series(run)? {
         if series.owner != OwnerKind::RUN {
             continue;

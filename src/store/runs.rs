@@ -11,7 +11,7 @@ use crate::catalog::rules;
 use crate::error::{Error, Result};
 use crate::format::event::Field;
 use crate::id::Uid;
-use crate::log::BulkColumn;
+use crate::log::{BulkColumn, SeriesNumber};
 use crate::model::{DatasetInput, Point, RunData, RunStatus};
 use crate::store::experiments::{now_ms, pairs};
 use crate::store::state::Want;
@@ -215,15 +215,20 @@ impl Run {
     /// As [`Run::log_metric`].
     pub fn log_metrics<'a>(&self, step: i64, values: impl IntoIterator<Item = (&'a str, f64)>) -> Result<()> {
         let timestamp_ms = coarse_now();
-        let mut points = Vec::new();
-        for (key, value) in values {
-            points.push((self.series(key)?, Point { step, timestamp_ms, value }));
+        // The caller's iterator may log, too, so it is used up before the lock.
+        let values: Vec<(&str, f64)> = values.into_iter().collect();
+        let mut numbers: Vec<SeriesNumber> = Vec::with_capacity(values.len());
+        {
+            let known = self.inner.series.read().unwrap_or_else(PoisonError::into_inner);
+            let known = values.iter().map_while(|(key, _)| known.get(*key));
+            numbers.extend(known.map(|series| Arc::clone(series.number())));
         }
-        self.log_points(&points)
-    }
-
-    fn log_points(&self, points: &[(Series, Point)]) -> Result<()> {
-        let points: Vec<_> = points.iter().map(|(series, point)| (series.number(), *point)).collect();
+        for (key, _) in values.get(numbers.len()..).unwrap_or_default() {
+            numbers.push(Arc::clone(self.series(key)?.number()));
+        }
+        let point = |value| Point { step, timestamp_ms, value };
+        let points: Vec<_> =
+            numbers.iter().zip(&values).map(|(number, (_, value))| (number, point(*value))).collect();
         if points.is_empty() { Ok(()) } else { self.inner.store.inner.writer()?.log(&points) }
     }
 
@@ -258,7 +263,8 @@ impl Run {
             points.push((series, metric.point));
         }
         if params.is_empty() && tags.is_empty() {
-            return self.log_points(&points);
+            let points: Vec<_> = points.iter().map(|(series, point)| (series.number(), *point)).collect();
+            return if points.is_empty() { Ok(()) } else { self.inner.store.inner.writer()?.log(&points) };
         }
         self.check_active()?;
         let grouped = GroupedColumns::new(&points);

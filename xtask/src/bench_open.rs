@@ -120,7 +120,7 @@ pub fn child_open(args: &[String]) -> Outcome {
         }
         "history" => {
             let points = store.history(&asked, "metrics/42")?.collect::<mlrs_db::Points>()?;
-            assert_eq!(points.len(), POINTS);
+            assert!(points.len() >= POINTS);
         }
         "experiments" => {
             let all = store.search_experiments(&ExperimentSearch::default())?;
