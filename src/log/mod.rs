@@ -18,6 +18,13 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 
+#[cfg(test)]
+pub(crate) use {
+    live_writer::LiveWriter,
+    seal::seal_segment,
+    segment_writer::{BatchColumn, SegmentWriter},
+};
+
 pub(crate) use column_reader::{ColumnPlace, ColumnReader, DecodedColumn};
 pub(crate) use live_reader::{LiveRecord, LiveWindow, read_live_windows};
 pub(crate) use origin_stream::OriginStream;

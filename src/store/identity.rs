@@ -53,9 +53,8 @@ pub(crate) fn read(vfs: &dyn Vfs, root: &Path) -> Result<Option<StoreId>> {
     Ok(Some(id))
 }
 
-/// Makes a store of a directory, durably. If somebody else does so at the same time, one wins and both get its id.
-pub(crate) fn create(vfs: &dyn Vfs, root: &Path) -> Result<StoreId> {
-    let id = StoreId::random()?;
+/// The content of the file.
+pub(crate) fn encode(id: StoreId) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(BYTES);
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
@@ -64,6 +63,13 @@ pub(crate) fn create(vfs: &dyn Vfs, root: &Path) -> Result<StoreId> {
     bytes.extend_from_slice(&[0; 4]);
     let crc = crc32fast::hash(&bytes);
     bytes.extend_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+/// Makes a store of a directory, durably. If somebody else does so at the same time, one wins and both get its id.
+pub(crate) fn create(vfs: &dyn Vfs, root: &Path) -> Result<StoreId> {
+    let id = StoreId::random()?;
+    let bytes = encode(id);
     vfs.create_dir_all(root).map_err(|e| Error::io("create", root, e))?;
     // Written aside and linked, so that nobody ever sees half of it.
     let aside = root.join(format!("{IDENTITY_FILE}.{id}"));

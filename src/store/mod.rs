@@ -6,6 +6,8 @@
 
 mod artifacts;
 mod experiments;
+#[cfg(test)]
+mod golden;
 mod histories;
 mod identity;
 mod metrics;
