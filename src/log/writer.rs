@@ -76,6 +76,9 @@ impl Default for WriterOptions {
     }
 }
 
+/// An encoded event, and the entities it touches.
+type EncodedEvent<'a> = (&'a [u8], &'a [(EntityKind, Uid)]);
+
 /// A series as this writer numbers it.
 pub(crate) type SeriesNumber = Arc<Declaration>;
 
@@ -271,7 +274,7 @@ impl LogWriter {
         &self,
         side: &mut SegmentSide,
         columns: &[BulkColumn<'_>],
-        event: Option<(&[u8], &[(EntityKind, Uid)])>,
+        event: Option<EncodedEvent<'_>>,
     ) -> Result<()> {
         let shared = &self.shared;
         let own = Origin::from(shared.id);
@@ -472,7 +475,7 @@ impl Shared {
         side: &mut SegmentSide,
         columns: &[BulkColumn<'_>],
         live_to: u64,
-        event: Option<(&[u8], &[(EntityKind, Uid)])>,
+        event: Option<EncodedEvent<'_>>,
     ) -> Result<()> {
         if columns.is_empty() {
             return match event {
