@@ -21,27 +21,21 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 
-<<<<<<< HEAD
 pub(crate) use check::{ColumnSpan, SegmentCheck, check_segment};
 pub(crate) use column_reader::{ColumnReader, DecodedColumn};
 pub(crate) use live_reader::{LiveWindow, read_live_window, read_live_windows};
-=======
-#[cfg(test)]
-pub(crate) use {
-    live_writer::LiveWriter,
-    seal::seal_segment,
-    segment_writer::{BatchColumn, SegmentWriter},
-};
-
-pub(crate) use column_reader::{ColumnPlace, ColumnReader, DecodedColumn};
-pub(crate) use live_reader::{LiveRecord, LiveWindow, read_live_windows};
->>>>>>> model
 pub(crate) use origin_stream::OriginStream;
 pub(crate) use reader::{LogReader, SeriesPart, View, event_offsets, read_event};
 pub(crate) use recover::{RecoverReport, recover_dead_writers};
 pub(crate) use seal::{compact_segments, holds_points_of, is_worth_sealing};
 pub(crate) use segment_reader::{Damage, Segment, SegmentState};
 pub(crate) use writer::{BulkColumn, LogWriter, SeriesNumber, WriterOptions, blob_address};
+#[cfg(test)]
+pub(crate) use {
+    live_writer::LiveWriter,
+    seal::seal_segment,
+    segment_writer::{BatchColumn, SegmentWriter},
+};
 
 use crate::id::WriterId;
 

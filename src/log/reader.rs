@@ -453,7 +453,8 @@ pub(crate) fn event_offsets(segment: &Segment, state: &SegmentState, from: u64) 
 /// Reads one event; `None` if a newer program wrote it as ignorable.
 pub(crate) fn read_event(segment: &Segment, offset: u64) -> Result<Option<Event>> {
     let payload = segment.read_payload(offset, FrameKind::Event)?;
-    let record = decode_event(&payload).map_err(|m| m.at(&segment.path, offset + FRAME_HEADER_BYTES as u64))?;
+    let record =
+        decode_event(&payload).map_err(|m| m.at(&segment.path, offset + FRAME_HEADER_BYTES as u64))?;
     event_of(&segment.path, record)
 }
 

@@ -64,7 +64,13 @@ pub(crate) fn encode(id: StoreId) -> Vec<u8> {
     bytes.extend_from_slice(&[0; 4]);
     let crc = crc32fast::hash(&bytes);
     bytes.extend_from_slice(&crc.to_le_bytes());
-<<<<<<< HEAD
+    bytes
+}
+
+/// Makes a store of a directory, durably. If somebody else does so at the same time, one wins and both get its id.
+pub(crate) fn create(vfs: &dyn Vfs, root: &Path) -> Result<StoreId> {
+    let id = StoreId::random()?;
+    let bytes = encode(id);
     // The folders, too, are made and synced now: a segment that was synced must not hang in a folder that was not.
     let ancestors = root.ancestors().take_while(|p| !p.as_os_str().is_empty() && vfs.metadata(p).is_err());
     let made: Vec<&Path> = ancestors.collect();
@@ -75,16 +81,6 @@ pub(crate) fn encode(id: StoreId) -> Vec<u8> {
         let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
         vfs.sync_dir(parent).map_err(|e| Error::failed_sync(parent, e))?;
     }
-=======
-    bytes
-}
-
-/// Makes a store of a directory, durably. If somebody else does so at the same time, one wins and both get its id.
-pub(crate) fn create(vfs: &dyn Vfs, root: &Path) -> Result<StoreId> {
-    let id = StoreId::random()?;
-    let bytes = encode(id);
-    vfs.create_dir_all(root).map_err(|e| Error::io("create", root, e))?;
->>>>>>> model
     // Written aside and linked, so that nobody ever sees half of it.
     let aside = root.join(format!("{IDENTITY_FILE}.{id}"));
     let file = vfs.open(&aside, OpenMode::CreateNew).map_err(|e| Error::io("create", &aside, e))?;

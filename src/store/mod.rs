@@ -6,12 +6,9 @@
 
 mod artifacts;
 mod experiments;
-<<<<<<< HEAD
 mod gc;
-=======
 #[cfg(test)]
 mod golden;
->>>>>>> model
 mod histories;
 mod identity;
 mod indexing;
