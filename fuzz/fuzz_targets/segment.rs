@@ -34,7 +34,7 @@ fuzz_target!(|input: &[u8]| {
         let kind = FrameKind::from_number(byte(&mut rest) % 10);
         let flags = u16::from(byte(&mut rest) & 3);
         let len = number(&mut rest, 2) as usize;
-        let unchecked = number(&mut rest, 1) as usize;
+        let unchecked = number(&mut rest, 2) as usize;
         let payload = take(&mut rest, len);
         let start = file.len();
         file.resize(start + FRAME_HEADER_BYTES, 0);

@@ -54,7 +54,9 @@ impl LiveWindow {
     pub(crate) fn joined(&self, from: u64) -> (&[LiveRecord], usize) {
         let start = self.records.partition_point(|r| r.sequence < from);
         let rest = self.records.get(start..).unwrap_or_default();
-        let joined = rest.iter().zip(from..).take_while(|(r, expected)| r.sequence == *expected).count();
+        let follows =
+            |(at, record): &(usize, &LiveRecord)| record.sequence.checked_sub(from) == Some(*at as u64);
+        let joined = rest.iter().enumerate().take_while(follows).count();
         (rest.get(..joined).unwrap_or_default(), rest.len() - joined)
     }
 }
@@ -233,4 +235,45 @@ fn word_at(bytes: &[u8], at: usize) -> u64 {
 
 fn words_at(bytes: &[u8], at: usize) -> [u64; 4] {
     [word_at(bytes, at), word_at(bytes, at + 8), word_at(bytes, at + 16), word_at(bytes, at + 24)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{StoreId, WriterId};
+
+    /// Found by fuzzing: the last sequence there is has no successor.
+    #[test]
+    fn records_join_up_to_the_last_sequence() {
+        let header = LiveHeader {
+            writer: WriterId::default(),
+            store: StoreId::default(),
+            boot: [0; 16],
+            pid: 0,
+            created_ms: 0,
+            host: String::new(),
+        };
+        let record = |sequence| LiveRecord {
+            sequence,
+            series: 0,
+            point: Point { step: 0, timestamp_ms: 0, value: 0.0 },
+        };
+        let window = |sequences: &[u64]| LiveWindow {
+            path: PathBuf::new(),
+            header: header.clone(),
+            released: 0,
+            declarations: HashMap::new(),
+            records: sequences.iter().copied().map(record).collect(),
+        };
+        let joined = |sequences: &[u64], from| {
+            let window = window(sequences);
+            let (joined, behind) = window.joined(from);
+            (joined.len(), behind)
+        };
+        assert_eq!(joined(&[3, 4, 6], 3), (2, 1));
+        assert_eq!(joined(&[3, 4, 6], 4), (1, 1));
+        assert_eq!(joined(&[3], 0), (0, 1));
+        assert_eq!(joined(&[u64::MAX - 1, u64::MAX], u64::MAX - 1), (2, 0));
+        assert_eq!(joined(&[u64::MAX], u64::MAX), (1, 0));
+    }
 }

@@ -141,6 +141,11 @@ fn fuzz_target(fuzz: &Path, program: &Path, target: &str, seconds: u32) -> Resul
     let mut command = command();
     command.arg(format!("-max_total_time={seconds}"));
     command.arg(format!("-max_len={INPUT_BYTES_MAX}"));
-    command.arg("-print_final_stats=1").arg(&corpus).arg(&regressions);
+    command.arg("-print_final_stats=1").args([&corpus, &regressions]);
+    // What the golden store holds, as inputs: from there the fuzzer needs not find the layout by itself.
+    let seeds = fuzz.join("seeds").join(target);
+    if seeds.exists() {
+        command.arg(seeds);
+    }
     run(command)
 }
