@@ -39,6 +39,7 @@ pub(crate) struct LogReader {
     log_dir: PathBuf,
     view: RwLock<Arc<View>>,
     refreshing: Mutex<()>,
+    skip_damage: bool,
 }
 
 /// The segments at one moment, each with what was known of it then.
@@ -52,6 +53,8 @@ pub(crate) struct View {
     live_to: HashMap<WriterId, u64>,
     /// Files that could not be opened, and numbers that are missing.
     pub problems: Vec<Problem>,
+    /// Whether damaged events are passed over.
+    skip_damage: bool,
 }
 
 /// Some columns of one series and origin, in one segment.
@@ -75,7 +78,19 @@ impl SeriesPart {
 impl LogReader {
     /// A reader of the store at `root`; nothing is read yet.
     pub(crate) fn new(vfs: Arc<dyn Vfs>, root: &Path) -> Self {
-        Self { vfs, log_dir: root.join(LOG_DIR), view: RwLock::default(), refreshing: Mutex::new(()) }
+        Self {
+            vfs,
+            log_dir: root.join(LOG_DIR),
+            view: RwLock::default(),
+            refreshing: Mutex::new(()),
+            skip_damage: false,
+        }
+    }
+
+    /// Whether damaged events are passed over instead of being errors.
+    pub(crate) fn with_skip_damage(mut self, skip_damage: bool) -> Self {
+        self.skip_damage = skip_damage;
+        self
     }
 
     /// What was seen last.
@@ -103,7 +118,7 @@ impl LogReader {
     }
 
     fn list(&self, known: &View) -> Result<View> {
-        let mut view = View::default();
+        let mut view = View { skip_damage: self.skip_damage, ..View::default() };
         let entries = match self.vfs.list(&self.log_dir) {
             Ok(entries) => entries,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(view),
@@ -174,7 +189,7 @@ impl View {
                 None => {}
             }
             for offset in event_offsets(segment, state, from)? {
-                undamaged(read_event(segment, offset))?.into_iter().for_each(&mut *visit);
+                undamaged(read_event(segment, offset), self.skip_damage)?.into_iter().for_each(&mut *visit);
             }
         }
         Ok(())
@@ -283,7 +298,7 @@ impl View {
     pub(crate) fn for_each_event(&self, visit: &mut dyn FnMut(Event)) -> Result<()> {
         for (segment, state) in &self.segments {
             for offset in event_offsets(segment, state, 0)? {
-                undamaged(read_event(segment, offset))?.into_iter().for_each(&mut *visit);
+                undamaged(read_event(segment, offset), self.skip_damage)?.into_iter().for_each(&mut *visit);
             }
         }
         Ok(())
@@ -477,10 +492,10 @@ pub(crate) fn touched(path: &Path, record: Record) -> Result<Vec<(EntityKind, Ui
     Ok(event_of(path, record)?.map(|event| entities_of(&event.operations)).unwrap_or_default())
 }
 
-/// An event that is damaged is none: what it said is lost, all others still count, and `verify` names it.
-fn undamaged(event: Result<Option<Event>>) -> Result<Option<Event>> {
+/// If damage is passed over, a damaged event is none: what it said is lost, all others still count.
+fn undamaged(event: Result<Option<Event>>, skip_damage: bool) -> Result<Option<Event>> {
     match event {
-        Err(Error::Corrupt { .. } | Error::TornTail { .. }) => Ok(None),
+        Err(Error::Corrupt { .. } | Error::TornTail { .. }) if skip_damage => Ok(None),
         other => other,
     }
 }

@@ -120,7 +120,7 @@ impl Store {
         };
         let writer_id = writer.as_ref().map_or(WriterId::default(), LogWriter::id);
         let inner = Inner {
-            reader: LogReader::new(Arc::clone(&vfs), root),
+            reader: LogReader::new(Arc::clone(&vfs), root).with_skip_damage(options.skip_damage),
             vfs,
             root: root.to_path_buf(),
             id,

@@ -47,6 +47,7 @@ pub struct Options {
     pub(crate) stall_timeout_ms: u64,
     pub(crate) segment_bytes_max: u64,
     pub(crate) use_index: bool,
+    pub(crate) skip_damage: bool,
     pub(crate) vfs: Arc<dyn Vfs>,
 }
 
@@ -63,6 +64,7 @@ impl Default for Options {
             stall_timeout_ms: 10_000,
             segment_bytes_max: SEGMENT_BYTES_MAX,
             use_index: true,
+            skip_damage: false,
             vfs: Arc::new(OsVfs),
         }
     }
@@ -127,6 +129,13 @@ impl Options {
     /// Whether `index.redb` is read and written. Answers are the same without it.
     pub fn use_index(mut self, use_index: bool) -> Self {
         self.use_index = use_index;
+        self
+    }
+
+    /// Passes over metadata that is damaged, so that what is not can be listed and saved. Otherwise a question whose
+    /// answer may lack something is [`crate::Error::Corrupt`]. For points see [`crate::History::allow_gaps`].
+    pub fn skip_damage(mut self, skip_damage: bool) -> Self {
+        self.skip_damage = skip_damage;
         self
     }
 

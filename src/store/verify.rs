@@ -300,6 +300,8 @@ impl Verifier<'_> {
 
     /// Points of an origin count from 0 without gaps, and a point that is stored twice is the same.
     fn ordinals(&mut self) {
+        // Until here points were counted as they were read, for the progress; a point that is stored twice is one.
+        self.report.points = 0;
         let spans: BTreeMap<_, _> = std::mem::take(&mut self.spans).into_iter().collect();
         for ((series, origin), mut spans) in spans {
             spans.sort_unstable();
@@ -326,6 +328,7 @@ impl Verifier<'_> {
                     );
                     self.find(Severity::Damage, &path, None, text);
                 }
+                self.report.points += span.end.saturating_sub(next.max(span.first_ordinal));
                 next = next.max(span.end);
                 before = Some((span, segment));
             }

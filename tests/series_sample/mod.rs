@@ -4,6 +4,9 @@
 //! (name "run/metric key", class, axis, values), all counts u32; 64-bit columns are stored as eight planes of bytes,
 //! integer ones as zigzag deltas.
 
+// Each test and bench that includes this file uses a part of it.
+#![allow(dead_code)]
+
 use std::path::Path;
 
 /// Steps and timestamps that several series share.
