@@ -166,6 +166,12 @@ impl Error {
         }
     }
 
+    /// A sync that failed, for whatever reason: what the medium holds is unknown from now on, so this is never
+    /// [`Error::DiskFull`], which a caller may repeat.
+    pub(crate) fn failed_sync(path: impl AsRef<Path>, source: io::Error) -> Self {
+        Self::Io { action: "sync", path: path.as_ref().to_path_buf(), source }
+    }
+
     /// Damage at a place.
     pub(crate) fn corrupt(
         path: impl AsRef<Path>,

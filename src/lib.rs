@@ -27,3 +27,8 @@ pub use store::{
     HistoryPage, Metric, MetricSummary, Options, Page, Run, RunOptions, RunSearch, Series, SharedMapping,
     Store,
 };
+
+/// The example of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -87,6 +87,6 @@ pub const HANDOVER_POINTS: usize = 16 * 1024;
 /// Stamps past the year 2200 are damage, not time (milliseconds since 1970).
 pub const STAMP_MILLIS_MAX: u64 = 7_258_118_400_000;
 
-const _: () = assert!(LIVE_BLOCK_BYTES % LIVE_RECORD_BYTES == 0);
+const _: () = assert!(LIVE_BLOCK_BYTES.is_multiple_of(LIVE_RECORD_BYTES));
 const _: () = assert!(COLUMN_POINTS_MAX >= SUMMARY_POINTS_MIN);
 const _: () = assert!(BLOB_CHUNK_BYTES_MAX < FRAME_BYTES_MAX && EVENT_BYTES_MAX < FRAME_BYTES_MAX);

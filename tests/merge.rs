@@ -1,4 +1,4 @@
-//! Stores merge by copying files: nothing is lost, nothing doubled, whatever was sealed, compacted, cut or copied twice.
+//! Stores merge by copying files: nothing is lost or doubled, whatever was sealed, compacted, cut or copied twice.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -335,6 +335,57 @@ fn a_live_file_that_is_copied_again_after_its_recovery_doubles_nothing() {
 }
 
 #[test]
+fn an_old_live_file_of_a_folded_writer_doubles_nothing() {
+    let place = Place::new();
+    let (a, image) = (place.at("a"), place.at("image"));
+    let store = Store::open(&a).unwrap();
+    let run = start(&store, "finished");
+    log(&store, &run, "x", 0, 30_000);
+    store.run(&run).unwrap().log_batch(&[mlrs_db::Metric::new("m", 0, 0.0)], &[], &[("k", "v")]).unwrap();
+    log(&store, &run, "x", 30_000, 100);
+    copy_tree(&a, &image);
+    store.close().unwrap();
+    let sources: Vec<_> = fs::read_dir(a.join("log")).unwrap().map(|e| e.unwrap().path()).collect();
+    let store = Store::open(&a).unwrap();
+    // Something else to fold with.
+    start(&store, "another");
+    store.close().unwrap();
+    let store = Store::open(&a).unwrap();
+    assert_eq!(compact(&store).segments_after, 1);
+    sources.iter().for_each(|path| fs::remove_file(path).unwrap());
+    copy_tree(&image.join("live"), &a.join("live"));
+    for round in 0..2 {
+        assert_eq!(steps(&store, &run, "x"), (0..30_100).collect::<Vec<_>>(), "round {round}");
+        compact(&store);
+    }
+    assert_eq!(fs::read_dir(a.join("live")).unwrap().count(), 0);
+}
+
+#[test]
+fn one_writer_recovers_another_twice() {
+    let place = Place::new();
+    let (a, b) = (place.at("a"), place.at("b"));
+    let from = Store::open(&a).unwrap();
+    let run = start(&from, "copied alive");
+    log(&from, &run, "x", 0, 100);
+    Store::open(&b).unwrap().close().unwrap();
+    merge(&a, &b);
+    let store = Store::open(&b).unwrap();
+    start(&store, "own");
+    assert_eq!(steps(&store, &run, "x"), (0..100).collect::<Vec<_>>());
+    log(&from, &run, "x", 100, 100);
+    from.run(&run).unwrap().log_batch(&[mlrs_db::Metric::new("m", 0, 0.0)], &[], &[("k", "v")]).unwrap();
+    log(&from, &run, "x", 200, 100);
+    merge(&a, &b);
+    assert_eq!(steps(&store, &run, "x"), (0..300).collect::<Vec<_>>());
+    // Behind a hole: what lies between is in the other writer's segment.
+    compact(&store);
+    assert_eq!(fs::read_dir(b.join("live")).unwrap().count(), 0);
+    assert_eq!(steps(&store, &run, "x"), (0..300).collect::<Vec<_>>());
+    assert_eq!(store.stats().unwrap().points, 301);
+}
+
+#[test]
 fn a_live_file_without_the_segments_of_its_writer_waits_for_them() {
     let place = Place::new();
     let (a, b) = (place.at("a"), place.at("b"));
@@ -355,6 +406,54 @@ fn a_live_file_without_the_segments_of_its_writer_waits_for_them() {
     start(&other, "own again");
     assert_eq!(steps(&other, &run, "x"), (0..50_100).collect::<Vec<_>>());
     assert!(matches!(other.get_run("nothing"), Err(Error::NotFound { .. })));
+}
+
+#[test]
+fn a_hole_is_told_of_and_closed_when_the_rest_arrives() {
+    let place = Place::new();
+    let (a, b) = (place.at("a"), place.at("b"));
+    let store = Store::options().segment_bytes_max(64 << 10).open(&a).unwrap();
+    let run = start(&store, "long");
+    let series = store.run(&run).unwrap().series("x").unwrap();
+    let all: Vec<i64> = (0..60_000).collect();
+    // Values that do not compress, so that the writer rolls.
+    let value = |step: i64| {
+        let mixed = (step as u64 ^ 0x5bd1_e995).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        f64::from_bits((mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 2)
+    };
+    for part in all.chunks(5_000) {
+        let values: Vec<f64> = part.iter().map(|s| value(*s)).collect();
+        series.log_columns(part, part, &values).unwrap();
+    }
+    drop(series);
+    store.close().unwrap();
+    let mut segments: Vec<_> = fs::read_dir(a.join("log")).unwrap().map(|e| e.unwrap().path()).collect();
+    segments.sort();
+    assert!(segments.len() >= 3);
+    Store::open(&b).unwrap().close().unwrap();
+    merge(&a, &b);
+    // Half of one in the middle: points before and behind a hole.
+    let middle = b.join("log").join(segments[1].file_name().unwrap());
+    let bytes = fs::read(&middle).unwrap();
+    fs::write(&middle, &bytes[..bytes.len() / 2]).unwrap();
+    let store = Store::open(&b).unwrap();
+    let there = |store: &Store| {
+        let history = store.history(&run, "x").unwrap();
+        assert!(matches!(history.collect::<Points>(), Err(Error::Gap { .. })));
+        history.allow_gaps(true).collect::<Points>().unwrap()
+    };
+    let before = there(&store);
+    assert!(before.len() < 60_000 && before.steps.last() == Some(&59_999));
+    compact(&store);
+    assert_eq!(there(&store), before);
+    assert_eq!(store.stats().unwrap().points, before.len() as u64);
+    merge(&a, &b);
+    for _ in 0..2 {
+        let points: Points = store.history(&run, "x").unwrap().collect().unwrap();
+        assert_eq!(points.steps, all);
+        assert!(points.iter().all(|p| p.value == value(p.step)));
+        compact(&store);
+    }
 }
 
 /// One thing that happens to one of some stores.

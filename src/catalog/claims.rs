@@ -1,8 +1,8 @@
 //! Who holds a name: names and numeric ids are claims, identities are not.
 //!
-//! Contract: the claimant with the smallest (creation stamp, uid) holds a text; the others stay reachable by uid and are
-//! listed. Which claims exist follows from the entities alone, so two stores with the same events agree, in whatever
-//! order they read them.
+//! Contract: the claimant with the smallest (creation stamp, uid) holds a text; the others stay reachable by uid and
+//! are listed. Which claims exist follows from the entities alone, so two stores with the same events agree, in
+//! whatever order they read them.
 
 use std::collections::{BTreeMap, BTreeSet};
 

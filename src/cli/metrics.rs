@@ -200,6 +200,7 @@ mod tests {
             last_step: 99,
             min: 0.1,
             max: f64::NAN,
+            nan_count: 0,
         };
         let table = table(&[metric], 5_000);
         assert_eq!(

@@ -91,8 +91,8 @@ mod portable {
         let widest = bits(high.minus(base));
         let mut best = (Block { base, width: widest as u8, patches: 0 }, packed_len(values.len(), widest));
         let mut width = widest;
-        // Each turn puts aside the values of the greatest width left, and goes on with the next greatest. Offsets of the
-        // lane's full width have no sign to spare for the comparison, and nothing to gain.
+        // Each turn puts aside the values of the greatest width left, and goes on with the next greatest. Offsets of
+        // the lane's full width have no sign to spare for the comparison, and nothing to gain.
         while width > 1 && widest < L::BITS {
             let limit = L::from_bits((1u64 << (width - 1)) - 1);
             let (mut aside, mut rest) = (L::default(), L::default());

@@ -1,7 +1,7 @@
 //! Blobs: files kept as they are, addressed by content, in segments of their own.
 //!
-//! Contract: a blob is whole in one segment. Up to one chunk it is one frame; longer ones are chunk frames followed by a
-//! manifest that names them, so that a reader streams with bounded memory and a torn upload is simply not there.
+//! Contract: a blob is whole in one segment. Up to one chunk it is one frame; longer ones are chunk frames followed by
+//! a manifest that names them, so that a reader streams with bounded memory and a torn upload is simply not there.
 //!
 //! Payload: form u8 (0 chunk, 1 manifest, 2 whole), then
 //! * chunk: packing u8 (0 plain, 1 zstd), varint raw length, bytes;

@@ -48,6 +48,20 @@ pub struct Extent {
     pub summary: Vec<u8>,
 }
 
+impl Extent {
+    /// The ordinal after the last point.
+    pub const fn end(&self) -> u64 {
+        self.first_ordinal + self.points
+    }
+
+    /// Grows to hold `first..end`, too. What may now be missing between is for the reader to notice.
+    pub fn include(&mut self, first: u64, end: u64) {
+        let end = end.max(self.end());
+        self.first_ordinal = self.first_ordinal.min(first);
+        self.points = end - self.first_ordinal;
+    }
+}
+
 /// Where one column of a series is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Posting {

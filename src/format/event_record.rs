@@ -1,10 +1,10 @@
 //! A metadata event as bytes, and back.
 //!
 //! Contract: one record is an envelope `{kind u16, version u16, payload length u32}` and its payload. The payload of an
-//! event, version 1, is frozen: a change of layout is a new version. Everything is little-endian and fixed-width; bincode
-//! writes it (nothing outside this file names bincode) and the golden test holds that fixed-int bincode is those bytes
-//! and nothing more. Checksums are the frame's; still every length and count is bounded here, so that a hostile record
-//! costs no more memory than a few times its own size.
+//! event, version 1, is frozen: a change of layout is a new version. Everything is little-endian and fixed-width;
+//! bincode writes it (nothing outside this file names bincode) and the golden test holds that fixed-int bincode is
+//! those bytes and nothing more. Checksums are the frame's; still every length and count is bounded here, so that a
+//! hostile record costs no more memory than a few times its own size.
 //!
 //! A version with its highest bit set may be skipped by a program that does not know it; any other unknown kind or
 //! version must stop the reader ([`Record::Newer`]).

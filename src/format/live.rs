@@ -8,8 +8,9 @@
 //!
 //! Header: magic `MLRSLIV\n`, major u16, minor u16, header length u32, writer id 16, store id 16, boot id 16, pid u64,
 //! created ms u64, host (length u8, at most 63 bytes), zeros, crc32 of bytes 0..252 at 252. At 256, changing words
-//! (u64): `released` (sequences below it are in written frames), `synced` (sequences below it were synced, here or in
-//! frames).
+//! (u64), each followed by its check (u64): `released` (sequences below it are in written frames), `synced` (sequences
+//! below it were synced, here or in frames). Both zero: never written. Without a check, one flipped bit in `released`
+//! would hide every point of the file.
 //!
 //! Block: slot 0 is its header (word 0: kind 1 = points, 2 = declarations; word 1: points: sequence of slot 1,
 //! declarations: index of this block among them; word 2: check of both; word 3: 0). Points: slots 1..2047 are records
@@ -45,7 +46,9 @@ pub const LIVE_VERSION: u16 = 1;
 /// Where `released` is.
 pub const RELEASED_AT: usize = 256;
 /// Where `synced` is.
-pub const SYNCED_AT: usize = 264;
+pub const SYNCED_AT: usize = 272;
+/// Bytes of such a word with its check.
+pub const CURSOR_BYTES: usize = 16;
 /// Records of one block.
 pub const BLOCK_RECORDS: usize = LIVE_BLOCK_BYTES / LIVE_RECORD_BYTES - 1;
 /// Kind of a block of points.
@@ -181,6 +184,24 @@ pub fn decode_block_header(seed: u64, words: [u64; 4]) -> Option<(u64, u64)> {
     (fits && matches!(words[0], BLOCK_POINTS | BLOCK_DECLARATIONS)).then_some((words[0], words[1]))
 }
 
+/// One of the changing words with its check.
+pub fn encode_cursor(seed: u64, at: usize, word: u64) -> [u8; CURSOR_BYTES] {
+    let mut bytes = [0; CURSOR_BYTES];
+    bytes[..8].copy_from_slice(&word.to_le_bytes());
+    bytes[8..].copy_from_slice(&u64::from(check(seed, !(at as u64), [word, 0, 0, 0])).to_le_bytes());
+    bytes
+}
+
+/// Reads one of the changing words; `None` if it is not what was written.
+pub fn decode_cursor(seed: u64, at: usize, bytes: &[u8]) -> Option<u64> {
+    let bytes: [u8; CURSOR_BYTES] = bytes.try_into().ok()?;
+    if bytes == [0; CURSOR_BYTES] {
+        return Some(0);
+    }
+    let word = Cursor::new(&bytes).u64().ok()?;
+    (encode_cursor(seed, at, word) == bytes).then_some(word)
+}
+
 /// Where the crc of a declaration entry starts.
 pub fn declaration_seed(writer: WriterId) -> u32 {
     seeded_crc(0, writer.as_bytes())
@@ -234,6 +255,20 @@ mod tests {
             let mut torn = words;
             torn[flipped / 64] ^= 1 << (flipped % 64);
             prop_assert!(decode_record(seed, sequence, torn).is_none());
+        }
+    }
+
+    #[test]
+    fn a_changing_word_is_valid_only_whole_and_at_its_place() {
+        let bytes = encode_cursor(7, RELEASED_AT, 1 << 40);
+        assert_eq!(decode_cursor(7, RELEASED_AT, &bytes), Some(1 << 40));
+        assert_eq!(decode_cursor(7, RELEASED_AT, &[0; CURSOR_BYTES]), Some(0));
+        assert_eq!(decode_cursor(7, SYNCED_AT, &bytes), None);
+        assert_eq!(decode_cursor(7, RELEASED_AT, &bytes[1..]), None);
+        for bit in 0..CURSOR_BYTES * 8 {
+            let mut damaged = bytes;
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(decode_cursor(7, RELEASED_AT, &damaged), None, "bit {bit}");
         }
     }
 

@@ -123,6 +123,22 @@ impl SegmentHeader {
         Self::decode_inner(bytes).map_err(HeaderProblem::Malformed)?
     }
 
+    /// Reads a header in which one bit is flipped; also says which. The crc tells any two single flips apart.
+    pub fn repair(bytes: &[u8; SEGMENT_HEADER_BYTES]) -> Option<(Self, usize)> {
+        let mut tried = *bytes;
+        for bit in 0..SEGMENT_HEADER_BYTES * 8 {
+            let flip = |tried: &mut [u8; SEGMENT_HEADER_BYTES]| {
+                tried.iter_mut().skip(bit / 8).take(1).for_each(|byte| *byte ^= 1 << (bit % 8));
+            };
+            flip(&mut tried);
+            if let Ok(header) = Self::decode(&tried) {
+                return Some((header, bit));
+            }
+            flip(&mut tried);
+        }
+        None
+    }
+
     fn decode_inner(bytes: &[u8]) -> Result<Result<Self, HeaderProblem>, Malformed> {
         let mut cursor = Cursor::new(bytes);
         let magic: [u8; 8] = cursor.array()?;
@@ -283,6 +299,9 @@ mod tests {
             let mut damaged = bytes;
             damaged[bit / 8] ^= 1 << (bit % 8);
             assert!(matches!(SegmentHeader::decode(&damaged), Err(HeaderProblem::Malformed(_))), "bit {bit}");
+            assert_eq!(SegmentHeader::repair(&damaged), Some((header(), bit)));
+            damaged[(bit / 8 + 60) % 128] ^= 0x11;
+            assert_eq!(SegmentHeader::repair(&damaged), None);
         }
     }
 

@@ -4,7 +4,8 @@
 //! rows and postings cover it). It may be missing, behind, deleted, garbled or replaced by an older copy at any
 //! moment: then an answer is [`Lookup::Miss`] or None, which means "use the log", and never a wrong one. (One hole is
 //! known: if an older state of the same file is written over it in place and that is interrupted, single rows may be
-//! older than the marks. Marks and scans of all rows notice even that.) No error and no panic of redb gets out. Readers need no writer, write nothing and wait at most [`READ_WAIT_MAX`].
+//! older than the marks. Marks and scans of all rows notice even that.) No error and no panic of redb gets out. Readers
+//! need no writer, write nothing and wait at most [`READ_WAIT_MAX`].
 //!
 //! redb is used in its multi-writer mode, though `index.lock` lets one process write at a time: it is the mode in
 //! which readers of other processes follow, a writer may die at any point without a repair, and a forked child that

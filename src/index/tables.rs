@@ -2,7 +2,8 @@
 //!
 //! Contract: one table. A key is a kind byte and 16 bytes of identity; a value is a crc (of key and payload) and a
 //! payload, so a value found under a wrong key is no value. Per kind a tally (count, bytes and sum of hashes of all
-//! entries) is kept in the same transaction, so a scan that misses or repeats an entry, or mixes two states, is noticed.
+//! entries) is kept in the same transaction, so a scan that misses or repeats an entry, or mixes two states, is
+//! noticed.
 
 use redb::TableDefinition;
 

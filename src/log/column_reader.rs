@@ -10,7 +10,6 @@ use crate::codec::axis::Axis;
 use crate::codec::extra::Extra;
 use crate::error::{Error, Result};
 use crate::format::batch::{self, AxisEntry, ColumnEntry, Head, Scratch};
-use crate::format::declare::Declaration;
 use crate::format::directory::FrameEntry;
 use crate::id::SegmentId;
 use crate::log::{Segment, SeriesPart};
@@ -100,6 +99,8 @@ pub(crate) struct ColumnReader {
     batches: Option<Batches>,
     axis: Option<((SegmentId, u64, usize), Vec<i64>, Vec<i64>)>,
     scratch: Scratch,
+    /// Whether a batch that is damaged has no columns, instead of being an error.
+    pub holes_allowed: bool,
 }
 
 impl ColumnReader {
@@ -115,13 +116,6 @@ impl ColumnReader {
             return Ok(Piece::Part(payload, at..at.saturating_add(len)));
         }
         Ok(Piece::Own(place.segment.read(Segment::batch_byte(place.frame, at as u64), len)?))
-    }
-
-    /// Forgets heads and axes: after a query, or when another segment is next.
-    pub(crate) fn clear(&mut self) {
-        self.heads.clear();
-        self.axis = None;
-        self.batches = self.batches.is_some().then(Batches::default);
     }
 
     fn head(&mut self, segment: &Segment, frame: FrameEntry) -> Result<Arc<Head>> {
@@ -153,7 +147,10 @@ impl ColumnReader {
             if outside {
                 continue;
             }
-            let head = self.head(&part.segment, *frame)?;
+            let head = match self.head(&part.segment, *frame) {
+                Err(Error::Corrupt { .. } | Error::TornTail { .. }) if self.holes_allowed => continue,
+                head => head?,
+            };
             for column in head.of_series(part.declaration.number) {
                 let end = column.first_ordinal.saturating_add(column.points as u64);
                 if column.first_ordinal < ordinals.end && end > ordinals.start {
@@ -161,7 +158,7 @@ impl ColumnReader {
                         segment: Arc::clone(&part.segment),
                         frame: *frame,
                         head: Arc::clone(&head),
-                        column: column.clone(),
+                        column: *column,
                         seed,
                     });
                 }
@@ -230,9 +227,4 @@ fn axis_entry(place: &ColumnPlace, axis: usize) -> Result<&AxisEntry> {
     place.head.axes.get(axis).ok_or_else(|| {
         Error::corrupt(&place.segment.path, place.frame.offset, format!("an axis {axis}"), "fewer axes")
     })
-}
-
-/// Declarations say who logged; used where parts of several origins are sorted.
-pub(crate) fn same_series(a: &Declaration, b: &Declaration) -> bool {
-    a.series == b.series && a.origin == b.origin
 }

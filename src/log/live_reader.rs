@@ -13,13 +13,17 @@ use crate::format::cursor::Cursor;
 use crate::format::declare::{Declaration, take_declaration};
 use crate::format::frame::seeded_crc;
 use crate::format::live::{
-    BLOCK_POINTS, BLOCK_RECORDS, LIVE_HEADER_BYTES, LIVE_VERSION, LiveHeader, RELEASED_AT, declaration_seed,
-    decode_block_header, decode_record, live_seed,
+    BLOCK_POINTS, BLOCK_RECORDS, CURSOR_BYTES, LIVE_HEADER_BYTES, LIVE_VERSION, LiveHeader, RELEASED_AT,
+    declaration_seed, decode_block_header, decode_cursor, decode_record, live_seed,
 };
+use crate::id::{StoreId, WriterId};
 use crate::limits::{LIVE_BLOCK_BYTES, LIVE_RECORD_BYTES};
 use crate::log::parse_live_name;
 use crate::model::Point;
 use crate::vfs::{OpenMode, Vfs, VfsFile};
+
+/// Reads of a changing word before it counts as damaged.
+const RELEASED_READS_MAX: usize = 3;
 
 /// One record of a live file.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,6 +44,9 @@ pub(crate) struct LiveWindow {
     pub declarations: HashMap<u32, Arc<Declaration>>,
     /// Valid records from `released` on, by sequence.
     pub records: Vec<LiveRecord>,
+    /// What is not as it was written: (offset, text). Records and declarations have checks of their own, so the rest of
+    /// the file is as good as before.
+    pub damage: Vec<(u64, String)>,
 }
 
 impl LiveWindow {
@@ -76,6 +83,7 @@ pub(crate) fn read_live_window(vfs: &dyn Vfs, path: &Path) -> Result<Option<Live
         Err(e) => return Err(Error::io("open", path, e)),
     };
     let Some(page) = read_full(&*file, path, 0, LIVE_HEADER_BYTES)? else { return Ok(None) };
+    let mut damage = Vec::new();
     let header = match LiveHeader::decode(&page) {
         Ok(Ok(header)) => header,
         Ok(Err(version)) => {
@@ -88,29 +96,46 @@ pub(crate) fn read_live_window(vfs: &dyn Vfs, path: &Path) -> Result<Option<Live
         }
         // A file whose first page is still zero belongs to a writer that is just beginning.
         Err(_) if page.iter().all(|&b| b == 0) => return Ok(None),
-        Err(malformed) => return Err(malformed.at(path, 0)),
+        // Checks start from the writer, and the file's name says who that is; the rest of the header is for people,
+        // but for the boot, which is taken for another one.
+        Err(malformed) => match path.file_name().and_then(|n| n.to_str()).and_then(parse_live_name) {
+            Some(writer) => {
+                damage.push((0, format!("expected {}, found {}", malformed.expected, malformed.found)));
+                unknown_header(writer)
+            }
+            None => return Err(malformed.at(path, 0)),
+        },
     };
     let mut window = LiveWindow {
         path: path.to_path_buf(),
-        released: word_at(&page, RELEASED_AT),
+        released: 0,
         header,
         declarations: HashMap::new(),
         records: Vec::new(),
+        damage,
     };
     let seed = live_seed(window.header.writer);
+    window.released = read_released(&*file, path, seed)?.unwrap_or(0);
     let mut offset = LIVE_HEADER_BYTES as u64;
     while let Some(head) = read_full(&*file, path, offset, LIVE_RECORD_BYTES)? {
         if let Some((kind, number)) = decode_block_header(seed, words_at(&head, 0)) {
-            let useful = kind != BLOCK_POINTS || number + BLOCK_RECORDS as u64 > window.released;
+            let useful =
+                kind != BLOCK_POINTS || number.saturating_add(BLOCK_RECORDS as u64) > window.released;
             if useful && let Some(block) = read_full(&*file, path, offset, LIVE_BLOCK_BYTES)? {
-                window.take_block(seed, &block);
+                window.take_block(seed, offset, &block);
             }
+        } else if words_at(&head, 0) != [0; 4] {
+            window.damage.push((offset, "expected a block header whose check fits, found another".into()));
         }
         offset += LIVE_BLOCK_BYTES as u64;
     }
     // Released meanwhile: the frames hold it, and its blocks may have been taken again while they were read.
-    if let Some(word) = read_full(&*file, path, RELEASED_AT as u64, 8)? {
-        window.released = window.released.max(word_at(&word, 0));
+    match read_released(&*file, path, seed)? {
+        Some(released) => window.released = window.released.max(released),
+        None => {
+            let text = "expected a count of released records whose check fits, found another";
+            window.damage.push((RELEASED_AT as u64, text.into()));
+        }
     }
     let released = window.released;
     window.records.retain(|r| r.sequence >= released);
@@ -119,12 +144,35 @@ pub(crate) fn read_live_window(vfs: &dyn Vfs, path: &Path) -> Result<Option<Live
     Ok(Some(window))
 }
 
+fn unknown_header(writer: WriterId) -> LiveHeader {
+    LiveHeader {
+        writer,
+        store: StoreId::default(),
+        boot: [0; 16],
+        pid: 0,
+        created_ms: 0,
+        host: String::new(),
+    }
+}
+
+/// Up to which record all are in frames; `None` if the word is damaged. Read again when its two halves do not fit: it
+/// may be changing.
+fn read_released(file: &dyn VfsFile, path: &Path, seed: u64) -> Result<Option<u64>> {
+    for _ in 0..RELEASED_READS_MAX {
+        let Some(bytes) = read_full(file, path, RELEASED_AT as u64, CURSOR_BYTES)? else { return Ok(None) };
+        if let Some(released) = decode_cursor(seed, RELEASED_AT, &bytes) {
+            return Ok(Some(released));
+        }
+    }
+    Ok(None)
+}
+
 impl LiveWindow {
-    fn take_block(&mut self, seed: u64, block: &[u8]) {
+    fn take_block(&mut self, seed: u64, offset: u64, block: &[u8]) {
         // The header may have changed since it was looked at; this copy decides.
         let Some((kind, number)) = decode_block_header(seed, words_at(block, 0)) else { return };
         if kind != BLOCK_POINTS {
-            return self.take_declarations(block);
+            return self.take_declarations(offset, block);
         }
         for slot in 1..=BLOCK_RECORDS {
             let Some(sequence) = number.checked_add(slot as u64 - 1) else { return };
@@ -138,21 +186,39 @@ impl LiveWindow {
         }
     }
 
-    fn take_declarations(&mut self, block: &[u8]) {
+    fn take_declarations(&mut self, offset: u64, block: &[u8]) {
         let writer = self.header.writer;
         let mut at = LIVE_RECORD_BYTES;
-        loop {
-            let mut cursor = Cursor::new(block.get(at..).unwrap_or_default());
-            let (Ok(len), Ok(crc)) = (cursor.u32(), cursor.u32()) else { return };
-            let Ok(bytes) = cursor.take(len as usize) else { return };
-            if len == 0 || seeded_crc(declaration_seed(writer), bytes) != crc {
-                return;
+        let mut damaged = None;
+        while at + 8 <= block.len() {
+            match take_entry(writer, block.get(at..).unwrap_or_default()) {
+                Some((declaration, len)) => {
+                    self.declarations.insert(declaration.number, Arc::new(declaration));
+                    at += 8 + len.next_multiple_of(8);
+                    continue;
+                }
+                // Entries begin at words, so those behind a damaged one are found again.
+                None if word_at(block, at) != 0 => damaged = damaged.or(Some(at)),
+                None => {}
             }
-            let Ok(declaration) = take_declaration(writer, &mut Cursor::new(bytes), None) else { return };
-            self.declarations.insert(declaration.number, Arc::new(declaration));
-            at += 8 + (len as usize).next_multiple_of(8);
+            at += 8;
+        }
+        if let Some(at) = damaged {
+            let text = "expected a declaration whose crc fits, found another";
+            self.damage.push((offset + at as u64, text.into()));
         }
     }
+}
+
+/// The declaration entry that begins here, and the length of its declaration.
+fn take_entry(writer: WriterId, bytes: &[u8]) -> Option<(Declaration, usize)> {
+    let mut cursor = Cursor::new(bytes);
+    let (len, crc) = (cursor.u32().ok()? as usize, cursor.u32().ok()?);
+    let bytes = cursor.take(len).ok().filter(|bytes| !bytes.is_empty())?;
+    if seeded_crc(declaration_seed(writer), bytes) != crc {
+        return None;
+    }
+    Some((take_declaration(writer, &mut Cursor::new(bytes), None).ok()?, len))
 }
 
 fn read_full(file: &dyn VfsFile, path: &Path, offset: u64, len: usize) -> Result<Option<Vec<u8>>> {

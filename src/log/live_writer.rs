@@ -1,11 +1,12 @@
 //! One's own live file: where a logged point is first.
 //!
 //! Contract: a call that returned has published its point; it survives the death of the process. The table in
-//! `format::live` says who writes which word in which order. The per-point path takes one lock and no system call, except
-//! where the comment "system call" says so: growing the file, and waiting for space.
+//! `format::live` says who writes which word in which order. The per-point path takes one lock and no system call,
+//! except where the comment "system call" says so: growing the file, and waiting for space.
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,7 +17,7 @@ use crate::format::declare::{Declaration, put_declaration};
 use crate::format::frame::seeded_crc;
 use crate::format::live::{
     BLOCK_DECLARATIONS, BLOCK_POINTS, BLOCK_RECORDS, LIVE_HEADER_BYTES, LiveHeader, RELEASED_AT, SYNCED_AT,
-    declaration_seed, decode_record, encode_block_header, encode_record, live_seed,
+    declaration_seed, decode_record, encode_block_header, encode_cursor, encode_record, live_seed,
 };
 use crate::id::WriterId;
 use crate::limits::{LIVE_BLOCK_BYTES, LIVE_RECORD_BYTES};
@@ -27,6 +28,8 @@ use crate::vfs::{HeldLock, OpenMode, SharedWords, Vfs, VfsFile};
 
 /// Blocks by which the file grows: 1 MiB.
 const GROWTH_BLOCKS: usize = 16;
+/// Tries to create the file while somebody else looks at it.
+const CREATE_TRIES_MAX: usize = 100;
 const BLOCK_WORDS: usize = LIVE_BLOCK_BYTES / 8;
 const RECORD_WORDS: usize = LIVE_RECORD_BYTES / 8;
 
@@ -152,6 +155,28 @@ impl Waiting {
     }
 }
 
+/// Creates the file (or takes one that an earlier try left when it found no space: the name is this writer's own) and
+/// locks it. Somebody who looks for dead writers may have the lock for a moment, and remove the file.
+fn create_locked(vfs: &dyn Vfs, path: &Path) -> Result<(Arc<dyn VfsFile>, Box<dyn HeldLock>)> {
+    for _ in 0..CREATE_TRIES_MAX {
+        let file = match vfs.open(path, OpenMode::CreateNew) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => vfs.open(path, OpenMode::ReadWrite),
+            file => file,
+        };
+        let file = match file {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            file => file.map_err(|e| Error::io("create", path, e))?,
+        };
+        if let Some(lock) = file.try_lock().map_err(|e| Error::io("lock", path, e))?
+            && file.metadata().map_err(|e| Error::io("stat", path, e))?.links > 0
+        {
+            return Ok((file, lock));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Err(Error::Busy { what: path.display().to_string(), holder: "another process".into() })
+}
+
 impl fmt::Debug for LiveWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LiveWriter").field("path", &self.path).finish_non_exhaustive()
@@ -169,11 +194,7 @@ impl LiveWriter {
         stall_timeout: Duration,
     ) -> Result<Self> {
         let path = live_path(live_dir, header.writer);
-        let file = vfs.open(&path, OpenMode::CreateNew).map_err(|e| Error::io("create", &path, e))?;
-        let lock = file.try_lock().map_err(|e| Error::io("lock", &path, e))?.ok_or_else(|| Error::Busy {
-            what: path.display().to_string(),
-            holder: "another process".into(),
-        })?;
+        let (file, lock) = create_locked(vfs, &path)?;
         file.write_all_at(&header.encode(), 0).map_err(|e| Error::io("write", &path, e))?;
         let mut live = Self {
             path,
@@ -206,7 +227,7 @@ impl LiveWriter {
             live.mapped = probe.is_ok();
         }
         live.grow(&mut live.lock())?;
-        vfs.sync_dir(live_dir).map_err(|e| Error::io("sync", live_dir, e))?;
+        vfs.sync_dir(live_dir).map_err(|e| Error::failed_sync(live_dir, e))?;
         Ok(live)
     }
 
@@ -219,8 +240,8 @@ impl LiveWriter {
     fn grow(&self, state: &mut LiveState) -> Result<()> {
         let len = GROWTH_BLOCKS * LIVE_BLOCK_BYTES;
         let offset = (LIVE_HEADER_BYTES + state.blocks.len() * LIVE_BLOCK_BYTES) as u64;
-        let write = self.file.write_all_at(&vec![0; len], offset).and_then(|()| self.file.sync_data());
-        write.map_err(|e| Error::io("grow", &self.path, e))?;
+        self.file.write_all_at(&vec![0; len], offset).map_err(|e| Error::io("grow", &self.path, e))?;
+        self.file.sync_data().map_err(|e| Error::failed_sync(&self.path, e))?;
         let memory = if self.mapped {
             Memory::Mapped(self.file.map(offset, len).map_err(|e| Error::io("map", &self.path, e))?)
         } else {
@@ -302,9 +323,36 @@ impl LiveWriter {
         }
         let mut group = std::mem::take(&mut state.group);
         group.clear();
+        let before = (state.sequence, state.current, state.points.len());
+        let published = self.publish(&mut state, points, &mut group);
+        let taken_back = match &published {
+            Ok(()) => Ok(()),
+            // None of the call's points is logged. Their sequences are given out again, so no trace of them may stay.
+            Err(_) => {
+                while state.points.len() > before.2 {
+                    let block = state.points.pop_back();
+                    state.free.extend(block.map(|(index, _)| index));
+                }
+                (state.sequence, state.current) = (before.0, before.1);
+                self.take_back(&state, &group)
+            }
+        };
+        state.group = group;
+        taken_back?;
+        published?;
+        Ok(state.sequence - state.released)
+    }
+
+    /// Puts points into the next slots.
+    fn publish(
+        &self,
+        state: &mut LiveState,
+        points: &[(&Arc<Declaration>, Point)],
+        group: &mut Vec<(usize, usize, [u64; 4])>,
+    ) -> Result<()> {
         for (declaration, point) in points {
             if state.room() == 0 {
-                self.next_block(&mut state)?;
+                self.next_block(state)?;
             }
             let Some((index, slot)) = state.current else { break };
             let words = encode_record(self.seed, state.sequence, declaration.number, *point);
@@ -319,8 +367,24 @@ impl LiveWriter {
                 self.write_out(block, *at, words)?;
             }
         }
-        state.group = group;
-        Ok(state.sequence - state.released)
+        Ok(())
+    }
+
+    /// Clears the slots of a call that failed. If that fails, too, nothing may be logged behind them any more.
+    fn take_back(&self, state: &LiveState, group: &[(usize, usize, [u64; 4])]) -> Result<()> {
+        for (index, at, _) in group {
+            if let Some(block) = state.blocks.get(*index) {
+                block.publish(*at, &[0; RECORD_WORDS]);
+                self.write_out(block, *at, &[0; RECORD_WORDS]).map_err(|error| match error {
+                    Error::DiskFull { action, path } => {
+                        let source = io::Error::other("no space left to take a failed call back");
+                        Error::Io { action, path, source }
+                    }
+                    other => other,
+                })?;
+            }
+        }
+        Ok(())
     }
 
     /// Begins a block of points; one was reserved.
@@ -358,13 +422,14 @@ impl LiveWriter {
         let room = state.declarations.as_ref().is_some_and(|(_, at)| at + words.len() <= BLOCK_WORDS);
         if !room {
             state = self.reserve(state, 1, wake)?;
-            let Some(block) = state.free.pop().and_then(|index| state.blocks.get(index)).cloned() else {
+            let Some(block) = state.free.last().and_then(|index| state.blocks.get(*index)).cloned() else {
                 return Ok(state);
             };
             self.clear(&block)?;
             let header = encode_block_header(self.seed, BLOCK_DECLARATIONS, state.declaration_blocks);
             block.publish(0, &header);
             self.write_out(&block, 0, &header)?;
+            state.free.pop();
             state.declaration_blocks += 1;
             state.declarations = Some((block, RECORD_WORDS));
         }
@@ -436,16 +501,10 @@ impl LiveWriter {
     /// Makes all records durable. The segment was synced before.
     pub(crate) fn sync(&self) -> Result<()> {
         let end = self.lock().sequence;
-        self.file.sync_data().map_err(|e| Error::io("sync", &self.path, e))?;
+        self.file.sync_data().map_err(|e| Error::failed_sync(&self.path, e))?;
         let mut state = self.lock();
         state.synced = state.synced.max(end);
         self.write_word(SYNCED_AT, end)
-    }
-
-    /// Points that wait for a hand-over.
-    pub(crate) fn pending(&self) -> u64 {
-        let state = self.lock();
-        state.sequence - state.released
     }
 
     /// Whether a record was logged since the last sync.
@@ -464,12 +523,8 @@ impl LiveWriter {
     }
 
     fn write_word(&self, at: usize, word: u64) -> Result<()> {
-        self.file.write_all_at(&word.to_le_bytes(), at as u64).map_err(|e| Error::io("write", &self.path, e))
-    }
-
-    /// Bytes of the file.
-    pub(crate) fn file_bytes(&self) -> u64 {
-        (LIVE_HEADER_BYTES + self.lock().blocks.len() * LIVE_BLOCK_BYTES) as u64
+        let bytes = encode_cursor(self.seed, at, word);
+        self.file.write_all_at(&bytes, at as u64).map_err(|e| Error::io("write", &self.path, e))
     }
 
     /// Removes the file; everything in it is in durable frames.

@@ -5,6 +5,8 @@
 //! then segments to the end found now ([`LogReader::refresh`]), and live points that frames cover are dropped. Every
 //! column states origin and first ordinal, so a point that is seen twice counts once.
 
+mod check;
+mod check_directory;
 mod column_reader;
 mod live_reader;
 mod live_writer;
@@ -13,17 +15,19 @@ mod reader;
 mod recover;
 mod seal;
 mod segment_reader;
+mod segment_scan;
 mod segment_writer;
 mod writer;
 
 use std::path::{Path, PathBuf};
 
-pub(crate) use column_reader::{ColumnPlace, ColumnReader, DecodedColumn};
-pub(crate) use live_reader::{LiveRecord, LiveWindow, read_live_windows};
+pub(crate) use check::{ColumnSpan, SegmentCheck, check_segment};
+pub(crate) use column_reader::{ColumnReader, DecodedColumn};
+pub(crate) use live_reader::{LiveWindow, read_live_window, read_live_windows};
 pub(crate) use origin_stream::OriginStream;
-pub(crate) use reader::{BlobReader, LogReader, Problem, SeriesPart, View, event_offsets, read_event};
-pub(crate) use recover::{RecoverReport, recover_dead_writers, uncovered};
-pub(crate) use seal::{CompactOutcome, compact_segments, holds_points_of, is_worth_sealing};
+pub(crate) use reader::{LogReader, SeriesPart, View, event_offsets, read_event};
+pub(crate) use recover::{RecoverReport, recover_dead_writers};
+pub(crate) use seal::{compact_segments, holds_points_of, is_worth_sealing};
 pub(crate) use segment_reader::{Damage, Segment, SegmentState};
 pub(crate) use writer::{BulkColumn, LogWriter, SeriesNumber, WriterOptions, blob_address};
 

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use crate::codec::extra::Extra;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::log::column_reader::{ColumnPlace, ColumnReader, DecodedColumn};
 
 /// Columns of one origin, sorted, with what is left of the one being given out.
@@ -24,6 +24,8 @@ pub(crate) struct OriginStream {
     next_ordinal: u64,
     /// Comes after all places.
     last: Option<DecodedColumn>,
+    /// Whether a column that is damaged is a hole, instead of an error.
+    holes_allowed: bool,
 }
 
 impl OriginStream {
@@ -38,6 +40,12 @@ impl OriginStream {
     /// Adds a column that is in memory already and comes after all others.
     pub(crate) fn with_last(mut self, last: Option<DecodedColumn>) -> Self {
         self.last = last;
+        self
+    }
+
+    /// Leaves out what is damaged, as if it was not there.
+    pub(crate) fn allow_holes(mut self, holes_allowed: bool) -> Self {
+        self.holes_allowed = holes_allowed;
         self
     }
 
@@ -80,7 +88,10 @@ impl OriginStream {
             if place.end() <= self.next_ordinal {
                 continue;
             }
-            let mut column = reader.read(&place)?;
+            let mut column = match reader.read(&place) {
+                Err(Error::Corrupt { .. } | Error::TornTail { .. }) if self.holes_allowed => continue,
+                column => column?,
+            };
             let known = self.next_ordinal.saturating_sub(column.first_ordinal);
             column.drop_front(usize::try_from(known).unwrap_or(usize::MAX));
             self.next_ordinal = column.first_ordinal + column.values.len() as u64;
@@ -135,8 +146,8 @@ impl DecodedColumn {
     }
 }
 
-/// Parts of extra columns put together: (column, first point, points) each. The dictionary holds what the points use and
-/// nothing else, as the codec wants it.
+/// Parts of extra columns put together: (column, first point, points) each. The dictionary holds what the points use
+/// and nothing else, as the codec wants it.
 fn joined(kind: u8, parts: &[(&Extra, usize, usize)]) -> Extra {
     let mut extra = Extra { kind, dictionary: Vec::new(), indices: Vec::new() };
     let mut places = HashMap::new();

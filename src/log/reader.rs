@@ -17,9 +17,10 @@ use crate::format::event::{EntityKind, Event, Field, Value};
 use crate::format::event_record::{Record, decode_event};
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameKind};
 use crate::id::{BlobId, SegmentId, Uid, WriterId};
+use crate::log::live_reader::LiveWindow;
 use crate::log::segment_reader::{Segment, SegmentState};
 use crate::log::{LOG_DIR, parse_segment_name};
-use crate::vfs::Vfs;
+use crate::vfs::{Vfs, process};
 
 /// How often a listing with holes is repeated.
 const LISTINGS_MAX: usize = 3;
@@ -47,6 +48,8 @@ pub(crate) struct View {
     pub segments: Vec<(Arc<Segment>, Arc<SegmentState>)>,
     /// All that were opened, replaced ones included.
     all: BTreeMap<(WriterId, u64), Arc<Segment>>,
+    /// By writer: its live records below this are in the segments as they were then. (Segments themselves go on.)
+    live_to: HashMap<WriterId, u64>,
     /// Files that could not be opened, and numbers that are missing.
     pub problems: Vec<Problem>,
 }
@@ -120,6 +123,8 @@ impl LogReader {
                 }
                 // A header that is not written yet: a segment of a writer that has just begun, or a partial copy.
                 Err(Error::TornTail { offset: 0, .. }) => {}
+                // The system could not read it now; what it holds must not silently be missing from an answer.
+                Err(error @ Error::Io { .. }) => return Err(error),
                 Err(error) => view.problems.push(Problem { path, text: error.to_string() }),
             }
         }
@@ -192,6 +197,8 @@ impl View {
         }
         let mut next_number: HashMap<WriterId, u64> = HashMap::new();
         for ((writer, number), segment, state) in states {
+            let live_to = self.live_to.entry(writer).or_default();
+            *live_to = state.live_to.max(*live_to);
             let expected = next_number.entry(writer).or_default();
             for missing in *expected..number {
                 if !replaced_numbers.contains(&(writer, missing)) {
@@ -316,8 +323,7 @@ impl View {
 
     /// The writer's live records below this are in segments: its own, or those of whoever recovered or folded them.
     pub(crate) fn live_to(&self, writer: WriterId) -> Result<u64> {
-        let own = self.all.values().filter(|s| s.header.writer == writer);
-        let own = own.map(|s| s.state().live_to).max().unwrap_or(0);
+        let own = self.live_to.get(&writer).copied().unwrap_or(0);
         let told = self.events(Uid::from_bytes(*writer.as_bytes()))?;
         let told = told.iter().flat_map(|event| &event.operations).filter_map(|o| match o.value {
             Value::Integer(to) if o.kind == EntityKind::WRITER && o.field == Field::LIVE_TO => {
@@ -328,9 +334,15 @@ impl View {
         Ok(told.max().unwrap_or(0).max(own))
     }
 
-    /// Numbers of a writer's segments that are in use: the next free one.
-    pub(crate) fn next_number(&self, writer: WriterId) -> u64 {
-        self.all.keys().filter(|(w, _)| *w == writer).map(|(_, n)| n + 1).max().unwrap_or(0)
+    /// From which live record on a window counts, those before it being in segments; and whether it joins what they
+    /// hold. It does not if frames were lost in a power cut, or have not been copied yet.
+    pub(crate) fn covered(&self, window: &LiveWindow) -> Result<(u64, bool)> {
+        let writer = window.header.writer;
+        let covered = self.live_to(writer)?;
+        // After a power cut a later frame may be there without an earlier one, and says nothing of that.
+        let holes = || self.all.values().any(|s| s.header.writer == writer && !s.state().damage.is_empty());
+        let lost = window.released > covered || (window.header.boot != process::boot_id() && holes());
+        Ok((covered.max(window.released), !lost))
     }
 
     fn find_blob(&self, id: BlobId) -> Result<Option<(Arc<Segment>, u64)>> {

@@ -49,26 +49,31 @@ pub(crate) fn covers_live(stamp: Stamp, writer: WriterId, live_to: u64) -> Event
     Event { stamp, operations: vec![operation], attributes: Vec::new() }
 }
 
-/// The points of a window that frames do not cover, by series, with the ordinal of the first.
-pub(crate) fn uncovered(
+/// Points of one series of a window, with the ordinal of the first.
+type Recovered = (Arc<Declaration>, u64, Points);
+
+/// The points of a window that frames do not cover, by series, and how many belong to no series that it declares.
+fn uncovered(
     window: &LiveWindow,
     records: &[LiveRecord],
     ends: &HashMap<(SeriesKey, Origin), u64>,
-) -> Result<Vec<(Arc<Declaration>, u64, Points)>> {
+) -> (Vec<Recovered>, usize) {
     let mut by_number: BTreeMap<u32, Points> = BTreeMap::new();
     for record in records {
         by_number.entry(record.series).or_default().push(record.point);
     }
     let mut series = Vec::with_capacity(by_number.len());
+    let mut undeclared = 0;
     for (number, points) in by_number {
-        let declaration = window.declarations.get(&number).ok_or_else(|| {
-            Error::corrupt(&window.path, 0, format!("a declaration of series {number}"), "none")
-        })?;
+        let Some(declaration) = window.declarations.get(&number) else {
+            undeclared += points.len();
+            continue;
+        };
         let key = (declaration.series.clone(), declaration.origin);
         let first = ends.get(&key).copied().unwrap_or(0);
         series.push((Arc::clone(declaration), first, points));
     }
-    Ok(series)
+    (series, undeclared)
 }
 
 /// Recovers every live file whose writer is gone.
@@ -120,18 +125,22 @@ fn recover_one(
         Ok(Some(window)) => window,
         // A writer that died before it had a header.
         Ok(None) => return remove(vfs, path),
-        Err(error @ Error::NewerFormat { .. }) => return Err(error),
-        Err(_) => return quarantine(vfs, path, report),
+        Err(Error::Corrupt { .. }) => return quarantine(vfs, path, report),
+        // What cannot be read now is no reason to set it aside.
+        Err(error) => return Err(error),
     };
     // Segments after the live file: what was handed over meanwhile is in them.
     let view = reader.refresh()?;
-    let in_frames = view.live_to(window.header.writer)?;
-    if in_frames < window.released && window.header.store != store {
+    let (covered, joins) = view.covered(&window)?;
+    if !joins && window.header.store != store && window.header.store != StoreId::default() {
         // Copied without all of its writer's segments: only with them it is known which ordinals its points have.
         report.waiting.push(path.to_path_buf());
         return Ok(());
     }
-    let covered = in_frames.max(window.released);
+    if !joins {
+        // Frames that a power cut took leave a hole before all that is live.
+        return quarantine(vfs, path, report);
+    }
     let (records, behind_hole) = window.joined(covered);
     let mut ends = HashMap::new();
     let runs: HashSet<Uid> = window.declarations.values().map(|d| d.series.run).collect();
@@ -141,14 +150,13 @@ fn recover_one(
             *end = part.end().max(*end);
         }
     }
-    if records.iter().any(|r| !window.declarations.contains_key(&r.series)) {
-        return quarantine(vfs, path, report);
-    }
     // In the order of logging, and each part together with the word that it is covered: killed at any point, or given
     // the same file once more, whoever comes next goes on behind it.
+    let mut undeclared = 0;
     for part in records.chunks(RECORDS_MAX) {
         let Some(last) = part.last() else { break };
-        let series = uncovered(&window, part, &ends)?;
+        let (series, unknown) = uncovered(&window, part, &ends);
+        undeclared += unknown;
         let mut columns = Vec::with_capacity(series.len());
         let mut numbers = Vec::with_capacity(series.len());
         for (declaration, ..) in &series {
@@ -177,7 +185,7 @@ fn recover_one(
         writer.append_event_with(&covers_live(stamp, window.header.writer, last.sequence + 1), &columns)?;
     }
     writer.sync()?;
-    if behind_hole > 0 { quarantine(vfs, path, report) } else { remove(vfs, path) }
+    if behind_hole > 0 || undeclared > 0 { quarantine(vfs, path, report) } else { remove(vfs, path) }
 }
 
 fn remove(vfs: &Arc<dyn Vfs>, path: &Path) -> Result<()> {

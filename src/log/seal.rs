@@ -62,7 +62,8 @@ pub(crate) fn is_worth_sealing(segment: &Arc<Segment>) -> Result<bool> {
 /// Seals a closed segment of this writer in place. Returns whether it did (not when nothing would be gained).
 pub(crate) fn seal_segment(vfs: &Arc<dyn Vfs>, path: &Path, compression: Compression) -> Result<bool> {
     let segment = Arc::new(Segment::open(vfs.as_ref(), path)?);
-    if segment.header.kind != SegmentKind::Log || !segment.is_closed() || !is_worth_sealing(&segment)? {
+    let sound = segment.is_closed() && is_undamaged(&segment);
+    if segment.header.kind != SegmentKind::Log || !sound || !is_worth_sealing(&segment)? {
         return Ok(false);
     }
     let header = SegmentHeader { kind: SegmentKind::Sealed, id: SegmentId::random()?, ..segment.header };
@@ -71,14 +72,27 @@ pub(crate) fn seal_segment(vfs: &Arc<dyn Vfs>, path: &Path, compression: Compres
     if vfs.metadata(&temporary).is_ok() {
         vfs.remove_file(&temporary).map_err(|e| Error::io("remove", &temporary, e))?;
     }
-    let mut writer = SegmentWriter::create_at(Arc::clone(vfs), temporary.clone(), header, compression)?;
-    rewrite(&[segment], &mut writer, &HashSet::new(), &mut |_, _| {})?;
-    writer.finish()?;
-    writer.sync()?;
+    let sealed = SegmentWriter::create_at(Arc::clone(vfs), temporary.clone(), header, compression).and_then(
+        |mut writer| {
+            rewrite(&[segment], &mut writer, &HashSet::new(), &mut |_, _| {})?;
+            writer.finish()?;
+            writer.sync()
+        },
+    );
+    if sealed.is_err() {
+        // It takes space where there may be none; verify names it if it cannot be removed.
+        let _ = vfs.remove_file(&temporary);
+    }
+    sealed?;
     vfs.rename(&temporary, path).map_err(|e| Error::io("rename", &temporary, e))?;
     let parent = path.parent().unwrap_or(Path::new("."));
-    vfs.sync_dir(parent).map_err(|e| Error::io("sync", parent, e))?;
+    vfs.sync_dir(parent).map_err(|e| Error::failed_sync(parent, e))?;
     Ok(true)
+}
+
+/// Whether all of it can be read: a copy of less must never replace it.
+fn is_undamaged(segment: &Segment) -> bool {
+    segment.header_damage.is_none() && segment.state().damage.is_empty()
 }
 
 /// Writes everything that `sources` hold into a new, durable segment, except points of `purged` runs. It gets its name
@@ -142,6 +156,10 @@ fn rewrite(
     let mut live_to: BTreeMap<WriterId, u64> = BTreeMap::new();
     for segment in sources {
         let state = segment.state();
+        if let (false, Some(damage)) = (is_undamaged(segment), state.damage.first()) {
+            let (expected, found) = (damage.expected.clone(), damage.found.clone());
+            return Err(Error::corrupt(&segment.path, damage.offset, expected, found));
+        }
         // What a source replaced is replaced by the result, too: files that are gone stay accounted for.
         state.replaced.iter().copied().for_each(&mut replace);
         replace(Replaced {

@@ -10,31 +10,25 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
 use crate::error::{Error, Result};
-use crate::format::blob::{BLOB_ENTITY, blob_of};
-use crate::format::declare::{Declaration, decode_declarations};
-use crate::format::directory::{
-    Directory, DirectoryHead, EntityEntry, EntityRow, Extent, FrameEntry, Posting, SeriesEntry,
-};
-use crate::format::event::EntityKind;
-use crate::format::event_record::event_entities;
+use crate::format::batch;
+use crate::format::blob::BLOB_ENTITY;
+use crate::format::declare::Declaration;
+use crate::format::directory::{Directory, DirectoryHead, EntityEntry, EntityRow, FrameEntry, Posting};
 use crate::format::frame::{
-    FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, FrameKind, check_payload, frame_seed, read_frame_header,
-    seeded_crc,
+    FRAME_HEADER_BYTES, FrameHeader, FrameKind, check_payload, frame_seed, read_frame_header, seeded_crc,
 };
 use crate::format::live::{BATCH_PREFIX_BYTES, decode_batch_prefix};
 use crate::format::segment::{
     FOOTER_FRAME_BYTES, Footer, HeaderProblem, Replaced, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind,
     decode_replaced,
 };
-use crate::format::{batch, frame};
 use crate::id::Uid;
 use crate::limits::FRAME_BYTES_MAX;
+use crate::log::segment_scan::damage_of;
 use crate::vfs::{OpenMode, Vfs, VfsFile};
 
 /// Bytes before a mark's offset that its crc covers.
 const MARK_BYTES: u64 = 64;
-/// Window of the backward search for the last directory.
-const SEARCH_BYTES: usize = 1024 * 1024;
 
 /// A place in a segment that is not what was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +58,7 @@ pub(crate) struct SegmentState {
     /// What follows the last directory.
     pub tail: Arc<Directory>,
     /// Declarations since the last directory.
-    declared: Arc<HashMap<u32, Arc<Declaration>>>,
+    pub(super) declared: Arc<HashMap<u32, Arc<Declaration>>>,
     /// Present once closed.
     pub footer: Option<Footer>,
     /// What it replaces.
@@ -96,6 +90,8 @@ pub(crate) struct Segment {
     pub header: SegmentHeader,
     /// Identity of the file, to notice that another one took its name.
     pub identity: u64,
+    /// Set if a bit of the header was flipped; it was read all the same.
+    pub header_damage: Option<Damage>,
     file: Arc<dyn VfsFile>,
     state: RwLock<Arc<SegmentState>>,
 }
@@ -111,14 +107,28 @@ impl Segment {
         if missing > 0 {
             return Err(Error::TornTail { path: path.to_path_buf(), offset: 0, missing });
         }
-        let header = SegmentHeader::decode(&bytes).map_err(|problem| match problem {
-            HeaderProblem::Malformed(malformed) => malformed.at(path, 0),
-            HeaderProblem::Newer(found, supported) => {
-                Error::NewerFormat { path: path.to_path_buf(), what: "the segment", found, supported }
+        let (header, header_damage) = match SegmentHeader::decode(&bytes) {
+            Ok(header) => (header, None),
+            Err(HeaderProblem::Newer(found, supported)) => {
+                return Err(Error::NewerFormat {
+                    path: path.to_path_buf(),
+                    what: "the segment",
+                    found,
+                    supported,
+                });
             }
-        })?;
+            // Every frame needs the id in the header, so one flipped bit here must not cost the whole file.
+            Err(HeaderProblem::Malformed(malformed)) => match SegmentHeader::repair(&bytes) {
+                Some((header, bit)) => {
+                    let found = format!("bit {} of byte {} flipped", bit % 8, bit / 8);
+                    let expected = "a segment header whose crc fits".into();
+                    (header, Some(Damage { offset: 0, expected, found }))
+                }
+                None => return Err(malformed.at(path, 0)),
+            },
+        };
         let state = RwLock::new(Arc::new(SegmentState::default()));
-        let segment = Self { path: path.to_path_buf(), header, identity, file, state };
+        let segment = Self { path: path.to_path_buf(), header, identity, header_damage, file, state };
         let first = segment.load()?;
         segment.replace_state(first);
         Ok(segment)
@@ -182,9 +192,15 @@ impl Segment {
         let bytes = self.read(offset, FRAME_HEADER_BYTES)?;
         let Ok(header) = read_frame_header(&bytes, self.header.id, offset) else { return Ok(()) };
         if header.kind == FrameKind::Replaces {
-            let payload = self.read_checked(offset, &header)?;
-            let list = decode_replaced(&payload).map_err(|m| m.at(&self.path, offset + 32))?;
-            state.replaced = Arc::new(list);
+            let list = self.read_checked(offset, &header).and_then(|payload| {
+                decode_replaced(&payload).map_err(|m| m.at(&self.path, offset + FRAME_HEADER_BYTES as u64))
+            });
+            match list {
+                Ok(list) => state.replaced = Arc::new(list),
+                Err(error @ Error::Io { .. }) => return Err(error),
+                // The list saves reading and nothing else: without it everything is still there.
+                Err(error) => Arc::make_mut(&mut state.damage).push(damage_of(offset, error)),
+            }
         }
         Ok(())
     }
@@ -223,7 +239,7 @@ impl Segment {
         Ok(directories)
     }
 
-    fn load_directory(&self, offset: u64, header: &FrameHeader) -> Result<LoadedDirectory> {
+    pub(super) fn load_directory(&self, offset: u64, header: &FrameHeader) -> Result<LoadedDirectory> {
         let payload_offset = offset + FRAME_HEADER_BYTES as u64;
         let checked = self.read_checked(offset, header)?;
         let head = DirectoryHead::decode(&checked, header.payload_len, offset)
@@ -254,32 +270,6 @@ impl Segment {
         self.read_checked(offset, &header)
     }
 
-    /// Searches backwards for the last valid directory frame. A frame is valid only at its place, so what merely looks
-    /// like one inside a payload is not taken.
-    fn find_last_directory(&self, len: u64) -> Result<Option<(u64, FrameHeader)>> {
-        let start = SEGMENT_HEADER_BYTES as u64;
-        let mut end = len;
-        while end > start {
-            let from = end.saturating_sub(SEARCH_BYTES as u64).max(start);
-            // Overlap, so that a header across the border is seen whole.
-            let window_end = (end + FRAME_HEADER_BYTES as u64 - 1).min(len);
-            let window = self.read(from, usize::try_from(window_end - from).unwrap_or(0))?;
-            let kind_at = |at: usize| window.get(at + 4) == Some(&FrameKind::Directory.number());
-            for at in magic_positions(&window).into_iter().rev().filter(|&at| kind_at(at)) {
-                let offset = from + at as u64;
-                let bytes = window.get(at..).unwrap_or_default();
-                if let Ok(header) = read_frame_header(bytes, self.header.id, offset)
-                    && header.kind == FrameKind::Directory
-                    && offset + header.frame_len() <= len
-                {
-                    return Ok(Some((offset, header)));
-                }
-            }
-            end = from;
-        }
-        Ok(None)
-    }
-
     /// Takes in what was appended since the last look. Cheap when nothing was.
     pub(crate) fn refresh(&self) -> Result<()> {
         let known = self.state();
@@ -288,207 +278,22 @@ impl Segment {
             return Ok(());
         }
         let mut state = SegmentState::clone(&known);
-        drop(known);
         self.scan(&mut state, len)?;
-        self.replace_state(state);
-        Ok(())
-    }
-
-    /// Reads frames from `state.valid_len` on.
-    fn scan(&self, state: &mut SegmentState, len: u64) -> Result<()> {
-        loop {
-            let offset = state.valid_len;
-            let rest = len.saturating_sub(offset);
-            if rest == 0 {
-                state.torn = 0;
-                return Ok(());
-            }
-            match self.scan_frame(state, offset, len) {
-                Ok(frame_len) => state.valid_len = offset + frame_len,
-                Err(error @ (Error::Io { .. } | Error::NewerFormat { .. })) => return Err(error),
-                Err(error) => match self.resync(offset + 1, len)? {
-                    // A valid frame follows, so this is damage and no torn tail.
-                    Some(next) => {
-                        let damage = match error {
-                            Error::Corrupt { offset, expected, found, .. } => {
-                                Damage { offset, expected, found }
-                            }
-                            other => {
-                                Damage { offset, expected: "a whole frame".into(), found: other.to_string() }
-                            }
-                        };
-                        Arc::make_mut(&mut state.damage).push(damage);
-                        state.valid_len = next;
-                    }
-                    None => {
-                        state.torn = rest;
-                        return Ok(());
-                    }
-                },
-            }
-        }
-    }
-
-    /// The next valid frame at or after `from`.
-    pub(crate) fn resync(&self, from: u64, len: u64) -> Result<Option<u64>> {
-        let mut at = from;
-        while at + FRAME_HEADER_BYTES as u64 <= len {
-            let end = (at + SEARCH_BYTES as u64).min(len);
-            let window = self.read(at, usize::try_from(end - at).unwrap_or(0))?;
-            for position in magic_positions(&window) {
-                let offset = at + position as u64;
-                let bytes = window.get(position..).unwrap_or_default();
-                if let Ok(header) = read_frame_header(bytes, self.header.id, offset)
-                    && offset + header.frame_len() <= len
-                {
-                    return Ok(Some(offset));
-                }
-            }
-            if end == len {
-                break;
-            }
-            at = end - (FRAME_HEADER_BYTES as u64 - 1);
-        }
-        Ok(None)
-    }
-
-    /// Takes in the frame at `offset`; returns its length.
-    fn scan_frame(&self, state: &mut SegmentState, offset: u64, len: u64) -> Result<u64> {
-        let header = self.frame_header(offset)?;
-        let end = offset + header.frame_len();
-        if end > len {
-            return Err(Error::TornTail { path: self.path.clone(), offset, missing: end - len });
-        }
-        if !header.is_known() {
-            if header.is_ignorable() {
-                return Ok(header.frame_len());
-            }
-            return Err(self.newer(&header));
-        }
-        if header.is_grouped() && !self.is_group_whole(end, len)? {
-            return Err(Error::TornTail { path: self.path.clone(), offset, missing: 1 });
-        }
-        let payload_offset = offset + FRAME_HEADER_BYTES as u64;
-        let malformed = |m: crate::error::Malformed| m.at(&self.path, payload_offset);
-        match header.kind {
-            FrameKind::Declare => {
-                let payload = self.read_checked(offset, &header)?;
-                let list = decode_declarations(self.header.writer, &payload).map_err(malformed)?;
-                let declared = Arc::make_mut(&mut state.declared);
-                declared.extend(list.into_iter().map(|d| (d.number, Arc::new(d))));
-            }
-            FrameKind::Batch => self.scan_batch(state, offset, &header)?,
-            FrameKind::Event => {
-                let payload = self.read_checked(offset, &header)?;
-                for (kind, uid) in event_entities(&payload).map_err(malformed)? {
-                    note_event(state, kind, uid, offset);
-                }
-            }
-            FrameKind::Blob => {
-                let payload = self.read_checked(offset, &header)?;
-                if let Some(id) = blob_of(&payload) {
-                    note_event(state, BLOB_ENTITY, Uid::from_bytes(*id.as_bytes()), offset);
-                }
-            }
-            FrameKind::Directory => {
-                let directory = self.load_directory(offset, &header)?;
-                state.live_to = state.live_to.max(directory.head.live_to);
-                // A directory that covers more than what is damaged before it is the better source; one that starts
-                // later leaves the tail before it in force.
-                if directory.head.covers_from <= state.tail.covers_from {
-                    state.tail = Arc::new(Directory { covers_from: end, ..Directory::default() });
-                    state.declared = Arc::default();
-                }
-                state.directories.push(Arc::new(directory));
-            }
-            FrameKind::Footer => {
-                let payload = self.read_checked(offset, &header)?;
-                state.footer = Some(Footer::decode(&payload).map_err(malformed)?);
-            }
-            FrameKind::Replaces => {
-                let payload = self.read_checked(offset, &header)?;
-                state.replaced = Arc::new(decode_replaced(&payload).map_err(malformed)?);
-            }
-            FrameKind::Filler | FrameKind::Unknown(_) => {}
-        }
-        Ok(header.frame_len())
-    }
-
-    /// Whether the frames from `offset` on, up to the first that is not grouped, are all whole.
-    fn is_group_whole(&self, mut offset: u64, len: u64) -> Result<bool> {
-        while offset < len {
-            let header = match self.frame_header(offset) {
-                Ok(header) => header,
-                Err(error @ Error::Io { .. }) => return Err(error),
-                Err(_) => return Ok(false),
-            };
-            let end = offset + header.frame_len();
-            if end > len || self.read_checked(offset, &header).is_err() {
-                return Ok(false);
-            }
-            if !header.is_grouped() {
-                return Ok(true);
-            }
-            offset = end;
-        }
-        Ok(false)
-    }
-
-    fn newer(&self, header: &FrameHeader) -> Error {
-        Error::NewerFormat {
-            path: self.path.clone(),
-            what: "a frame",
-            found: format!("kind {} version {}", header.kind.number(), header.version),
-            supported: format!("version {} of that kind", header.kind.version_max()),
-        }
-    }
-
-    fn scan_batch(&self, state: &mut SegmentState, offset: u64, header: &FrameHeader) -> Result<()> {
-        let checked = self.read_checked(offset, header)?;
-        let (live_to, head) = self.decode_batch(offset, header, &checked)?;
-        state.live_to = state.live_to.max(live_to);
-        let tail = Arc::make_mut(&mut state.tail);
-        let frame = tail.frames.len() as u32;
-        tail.frames.push(FrameEntry { offset, checked_len: header.checked_len });
-        // A run's series come in the same order in every batch, so the next one is most likely the right one.
-        let mut likely = 0;
-        for column in &head.columns {
-            let Some(declaration) = state.declared.get(&column.series) else {
-                let expected = format!("a declaration of series {} before its batch", column.series);
-                return Err(Error::corrupt(&self.path, offset, expected, "none"));
-            };
-            let points = column.points as u64;
-            let run = declaration.series.run;
-            let (_, entry) = tail.entities.entry(run).or_insert((EntityKind::RUN, EntityEntry::default()));
-            // As in directories: points behind a hole are an entry of their own.
-            let goes_on = |s: &SeriesEntry| {
-                s.declaration.number == column.series
-                    && s.extent.first_ordinal.checked_add(s.extent.points) == Some(column.first_ordinal)
-            };
-            if !entry.series.get(likely).is_some_and(goes_on) {
-                likely = entry.series.iter().rposition(goes_on).unwrap_or(entry.series.len());
-            }
-            let known = entry.series.get_mut(likely);
-            likely += 1;
-            match known {
-                Some(series) => {
-                    series.extent.points += points;
-                    if series.postings.last().is_none_or(|p| p.frame != frame) {
-                        series.postings.push(Posting { frame, extent: None });
-                    }
-                }
-                None => entry.series.push(SeriesEntry {
-                    declaration: Declaration::clone(declaration),
-                    extent: Extent { first_ordinal: column.first_ordinal, points, summary: Vec::new() },
-                    postings: vec![Posting { frame, extent: None }],
-                }),
-            }
+        let same = (state.valid_len, state.torn) == (known.valid_len, known.torn);
+        // A torn tail that stays as it is is no news; a new state would empty every cache above.
+        if !same {
+            self.replace_state(state);
         }
         Ok(())
     }
 
     /// Decodes the checked part of a batch frame.
-    fn decode_batch(&self, offset: u64, header: &FrameHeader, checked: &[u8]) -> Result<(u64, batch::Head)> {
+    pub(super) fn decode_batch(
+        &self,
+        offset: u64,
+        header: &FrameHeader,
+        checked: &[u8],
+    ) -> Result<(u64, batch::Head)> {
         let payload_offset = offset + FRAME_HEADER_BYTES as u64;
         let body = checked.get(BATCH_PREFIX_BYTES..).unwrap_or_default();
         let payload_len = (header.payload_len as usize).saturating_sub(BATCH_PREFIX_BYTES);
@@ -523,8 +328,39 @@ impl Segment {
         directory.head.find(uid).map(|row| self.row_entry(directory, row)).transpose()
     }
 
-    /// Reads the block of a directory's row.
+    /// What a directory's row stands for. If its block is damaged, the frames that the directory covers say the same.
     pub(crate) fn row_entry(&self, directory: &LoadedDirectory, row: &EntityRow) -> Result<EntityEntry> {
+        match self.stored_row_entry(directory, row) {
+            Err(Error::Corrupt { .. }) => self.rescan_entry(directory, row.uid),
+            other => other,
+        }
+    }
+
+    /// Reads the frames that a directory covers and makes the entry of one entity anew.
+    fn rescan_entry(&self, directory: &LoadedDirectory, uid: Uid) -> Result<EntityEntry> {
+        let end = directory.payload_offset - FRAME_HEADER_BYTES as u64;
+        let mut state = SegmentState { valid_len: directory.head.covers_from, ..SegmentState::default() };
+        self.scan(&mut state, end)?;
+        let Some((_, entry)) = state.tail.entities.get(&uid) else { return Ok(EntityEntry::default()) };
+        let mut entry = entry.clone();
+        // Places in the list of frames that was found become places in the list that the directory has.
+        let place = |posting: &Posting| {
+            let frame = state.tail.frames.get(posting.frame as usize)?;
+            let at = directory.head.frames.iter().position(|f| f.offset == frame.offset)?;
+            Some(Posting { frame: at as u32, extent: posting.extent.clone() })
+        };
+        for series in &mut entry.series {
+            series.postings = series.postings.iter().filter_map(place).collect();
+        }
+        Ok(entry)
+    }
+
+    /// Reads the block of a directory's row.
+    pub(crate) fn stored_row_entry(
+        &self,
+        directory: &LoadedDirectory,
+        row: &EntityRow,
+    ) -> Result<EntityEntry> {
         let offset = directory.payload_offset + u64::from(row.block_offset);
         let block = self.read(offset, row.block_len as usize)?;
         if seeded_crc(directory.seed, &block) != row.block_crc {
@@ -554,58 +390,4 @@ impl Segment {
     pub(crate) fn holds_blobs(&self) -> bool {
         self.header.kind == SegmentKind::Blobs
     }
-
-    /// Walks every frame from the start, whatever directories say; `visit` gets (offset, header) of valid headers and
-    /// the damage between them. Returns the torn bytes at the end.
-    pub(crate) fn walk(
-        &self,
-        visit: &mut dyn FnMut(u64, std::result::Result<&FrameHeader, Damage>) -> Result<()>,
-    ) -> Result<u64> {
-        let len = self.file_len()?;
-        let mut offset = SEGMENT_HEADER_BYTES as u64;
-        while offset < len {
-            let problem = match self.frame_header(offset) {
-                Ok(header) if offset + header.frame_len() <= len => {
-                    visit(offset, Ok(&header))?;
-                    offset += header.frame_len();
-                    continue;
-                }
-                Ok(header) => (frame_text(&header), format!("only {} bytes", len - offset)),
-                Err(Error::Corrupt { expected, found, .. }) => (expected, found),
-                Err(Error::TornTail { .. }) => ("a frame header".into(), format!("{} bytes", len - offset)),
-                Err(other) => return Err(other),
-            };
-            match self.resync(offset + 1, len)? {
-                Some(next) => {
-                    visit(offset, Err(Damage { offset, expected: problem.0, found: problem.1 }))?;
-                    offset = next;
-                }
-                None => return Ok(len - offset),
-            }
-        }
-        Ok(0)
-    }
-}
-
-fn frame_text(header: &FrameHeader) -> String {
-    format!("{} bytes of a {:?} frame", header.frame_len(), header.kind)
-}
-
-fn note_event(state: &mut SegmentState, kind: EntityKind, uid: Uid, offset: u64) {
-    let tail = Arc::make_mut(&mut state.tail);
-    let (known, entry) = tail.entities.entry(uid).or_insert((kind, EntityEntry::default()));
-    // A batch may have come first and guessed "run".
-    *known = kind;
-    if entry.events.last() != Some(&offset) {
-        entry.events.push(offset);
-    }
-}
-
-fn magic_positions(window: &[u8]) -> Vec<usize> {
-    window
-        .windows(frame::FRAME_MAGIC.len())
-        .enumerate()
-        .filter(|(_, w)| *w == FRAME_MAGIC)
-        .map(|(at, _)| at)
-        .collect()
 }

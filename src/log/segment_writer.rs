@@ -5,6 +5,7 @@
 //! declared again after each, so that every such interval can be read by itself.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -32,6 +33,8 @@ use crate::vfs::{HeldLock, OpenMode, Vfs, VfsFile};
 const SERIES_ENTRY_BYTES: u64 = 160;
 /// Directories that come early, for the number of columns, take at most this part of the log.
 const EARLY_DIRECTORY_SHARE: u64 = 16;
+/// Garbage is covered by frames of this size at most.
+const FILLER_BYTES_MAX: usize = 1024 * 1024;
 
 /// One column to append.
 #[derive(Clone, Debug)]
@@ -47,8 +50,7 @@ pub(crate) struct BatchColumn<'a> {
 #[derive(Debug)]
 struct PendingSeries {
     declaration: Arc<Declaration>,
-    first_ordinal: u64,
-    points: u64,
+    extent: Extent,
     summary: Summary,
     postings: Vec<Posting>,
 }
@@ -89,14 +91,17 @@ pub(crate) struct SegmentWriter {
 }
 
 impl SegmentWriter {
-    /// Creates `path` (whose name must be free) and writes the header.
+    /// Creates `path` (whose name must be free, or that of a header which found no space) and writes the header.
     pub(crate) fn create_at(
         vfs: Arc<dyn Vfs>,
         path: PathBuf,
         header: SegmentHeader,
         compression: Compression,
     ) -> Result<Self> {
-        let file = vfs.open(&path, OpenMode::CreateNew).map_err(|e| Error::io("create", &path, e))?;
+        let file = match vfs.open(&path, OpenMode::CreateNew) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => unfinished(vfs.as_ref(), &path)?,
+            file => file.map_err(|e| Error::io("create", &path, e))?,
+        };
         let lock = file.try_lock().ok().flatten();
         let bytes = header.encode();
         file.write_all_at(&bytes, 0).map_err(|e| Error::io("write", &path, e))?;
@@ -155,15 +160,6 @@ impl SegmentWriter {
         self.footer.points
     }
 
-    pub(crate) fn frames(&self) -> u64 {
-        self.footer.frames
-    }
-
-    /// Payload crc of the last frame.
-    pub(crate) fn last_crc(&self) -> u32 {
-        self.last_crc
-    }
-
     /// Ends the frame begun at `start` of the buffer; returns its offset in the segment.
     fn end_frame(&mut self, start: usize, kind: FrameKind, flags: u16, checked_len: usize) -> u64 {
         let offset = self.offset + start as u64;
@@ -203,10 +199,11 @@ impl SegmentWriter {
         columns: &[BatchColumn<'_>],
         live_to: u64,
     ) -> Result<()> {
+        self.directory_if_due()?;
         let batch = self.build_batch(axes, columns, live_to, 0);
         self.write_buffer(batch.frames)?;
         self.note_batch(axes, columns, live_to, &batch);
-        self.directory_if_due()
+        Ok(())
     }
 
     /// Appends columns and an event that count only together: one write, and a torn one leaves neither.
@@ -218,12 +215,13 @@ impl SegmentWriter {
         record: &[u8],
         entities: &[(EntityKind, Uid)],
     ) -> Result<()> {
+        self.directory_if_due()?;
         let batch = self.build_batch(axes, columns, live_to, FLAG_GROUPED);
         let event = self.build_event(record);
         self.write_buffer(batch.frames + 1)?;
         self.note_batch(axes, columns, live_to, &batch);
         self.note_event(entities, event);
-        self.directory_if_due()
+        Ok(())
     }
 
     fn build_batch(
@@ -299,10 +297,10 @@ impl SegmentWriter {
         let posting = Posting { frame, extent };
         let runs = self.series.entry(column.declaration.number).or_default();
         // Points behind a hole are an entry of their own, so that first ordinal and count always say the end.
-        match runs.last_mut().filter(|p| p.first_ordinal + p.points == column.first_ordinal) {
+        match runs.last_mut().filter(|p| p.extent.end() == column.first_ordinal) {
             Some(pending) => {
                 pending.summary = pending.summary.merge(&summary);
-                pending.points += points;
+                pending.extent.points += points;
                 // Several columns of one series in one frame are one posting: the reader takes all of them.
                 if pending.postings.last().is_some_and(|p| p.frame == frame) {
                     if let Some(last) = pending.postings.last_mut() {
@@ -314,8 +312,7 @@ impl SegmentWriter {
             }
             None => runs.push(PendingSeries {
                 declaration: Arc::clone(column.declaration),
-                first_ordinal: column.first_ordinal,
-                points,
+                extent: Extent { first_ordinal: column.first_ordinal, points, summary: Vec::new() },
                 summary,
                 postings: vec![posting],
             }),
@@ -324,10 +321,11 @@ impl SegmentWriter {
 
     /// Appends an encoded event that touches `entities`.
     pub(crate) fn append_event(&mut self, record: &[u8], entities: &[(EntityKind, Uid)]) -> Result<()> {
+        self.directory_if_due()?;
         let offset = self.build_event(record);
         self.write_buffer(1)?;
         self.note_event(entities, offset);
-        self.directory_if_due()
+        Ok(())
     }
 
     fn build_event(&mut self, record: &[u8]) -> u64 {
@@ -353,6 +351,7 @@ impl SegmentWriter {
 
     /// Appends a blob frame; `completes` names the blob that it is the last frame of. Returns its offset.
     pub(crate) fn append_blob(&mut self, payload: &[u8], completes: Option<BlobId>) -> Result<u64> {
+        self.directory_if_due()?;
         let start = self.begin_frame();
         self.buffer.extend_from_slice(payload);
         let offset = self.end_frame(start, FrameKind::Blob, 0, payload.len());
@@ -360,7 +359,6 @@ impl SegmentWriter {
         if let Some(id) = completes {
             self.note_entities(&[(BLOB_ENTITY, Uid::from_bytes(*id.as_bytes()))], offset);
         }
-        self.directory_if_due()?;
         Ok(offset)
     }
 
@@ -378,6 +376,8 @@ impl SegmentWriter {
         self.live_to = self.live_to.max(live_to);
     }
 
+    /// Before an append, never after it: a directory that finds no space must not make a call fail whose frames are
+    /// written, or it would be repeated.
     fn directory_if_due(&mut self) -> Result<()> {
         let behind = self.offset - self.covers_from;
         let entries = SERIES_ENTRY_BYTES * self.series.len() as u64;
@@ -406,11 +406,7 @@ impl SegmentWriter {
                 directory.entities.entry(run).or_insert((EntityKind::RUN, EntityEntry::default()));
             entry.series.push(SeriesEntry {
                 declaration: Declaration::clone(&pending.declaration),
-                extent: Extent {
-                    first_ordinal: pending.first_ordinal,
-                    points: pending.points,
-                    summary: encoded(&pending.summary),
-                },
+                extent: Extent { summary: encoded(&pending.summary), ..pending.extent },
                 postings: pending.postings.clone(),
             });
         }
@@ -454,10 +450,10 @@ impl SegmentWriter {
     /// thing in the file, so they are wrapped into an ignorable frame.
     fn cover_garbage(&mut self) -> Result<()> {
         let len = self.file.len().map_err(|e| Error::io("measure", &self.path, e))?;
-        if len > self.offset {
+        while len > self.offset {
             let start = self.begin_frame();
-            let garbage = usize::try_from(len - self.offset).unwrap_or(0);
-            self.buffer.resize(garbage.max(FRAME_HEADER_BYTES), 0);
+            let garbage = usize::try_from(len - self.offset).unwrap_or(usize::MAX);
+            self.buffer.resize(garbage.clamp(FRAME_HEADER_BYTES, FILLER_BYTES_MAX), 0);
             self.end_frame(start, FrameKind::Filler, 0, 0);
             self.write_buffer(1)?;
         }
@@ -467,16 +463,26 @@ impl SegmentWriter {
     /// Makes everything written so far durable, the directory entry included. Never retried after a failure.
     pub(crate) fn sync(&mut self) -> Result<()> {
         if self.unsynced {
-            self.file.sync_data().map_err(|e| Error::io("sync", &self.path, e))?;
+            self.file.sync_data().map_err(|e| Error::failed_sync(&self.path, e))?;
             self.unsynced = false;
         }
         if !self.entry_synced {
             let parent = self.path.parent().unwrap_or(Path::new("."));
-            self.vfs.sync_dir(parent).map_err(|e| Error::io("sync", parent, e))?;
+            self.vfs.sync_dir(parent).map_err(|e| Error::failed_sync(parent, e))?;
             self.entry_synced = true;
         }
         Ok(())
     }
+}
+
+/// A file with no more than a header is what an earlier try left when it found no space: the name is this writer's own.
+fn unfinished(vfs: &dyn Vfs, path: &Path) -> Result<Arc<dyn VfsFile>> {
+    let file = vfs.open(path, OpenMode::ReadWrite).map_err(|e| Error::io("create", path, e))?;
+    let len = file.len().map_err(|e| Error::io("measure", path, e))?;
+    if len > SEGMENT_HEADER_BYTES as u64 {
+        return Err(Error::io("create", path, io::ErrorKind::AlreadyExists.into()));
+    }
+    Ok(file)
 }
 
 fn encoded(summary: &Summary) -> Vec<u8> {

@@ -174,15 +174,6 @@ impl LogWriter {
         self.shared.id
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
-
-    /// Whether it has made any file.
-    pub(crate) fn has_files(&self) -> bool {
-        self.shared.live.get().is_some() || lock(&self.shared.side).next_number > 0
-    }
-
     /// The number of a series logged by this writer.
     pub(crate) fn series(&self, series: &SeriesKey) -> Result<SeriesNumber> {
         self.series_of(series, Origin::from(self.shared.id))
@@ -214,7 +205,7 @@ impl LogWriter {
         let shared = &self.shared;
         shared.check()?;
         let live = self.live()?;
-        let waiting = live.log(points, &|| shared.wake())?;
+        let waiting = shared.noted(live.log(points, &|| shared.wake()))?;
         if waiting >= HANDOVER_POINTS as u64 && waiting % 1024 < points.len() as u64 {
             shared.wake();
         }
@@ -248,11 +239,6 @@ impl LogWriter {
             );
         }
         Ok(())
-    }
-
-    /// Appends an event; it is all in the log or not at all.
-    pub(crate) fn append_event(&self, event: &Event) -> Result<()> {
-        self.append_event_with(event, &[])
     }
 
     /// Appends an event and columns of this writer's own series in one write: all of it is in the log or nothing.
@@ -314,13 +300,6 @@ impl LogWriter {
         if shared.options.sync_always { self.sync() } else { self.start_thread() }
     }
 
-    /// Sets the next ordinal of a series whose first points are in other segments.
-    pub(crate) fn continue_at(&self, series: &SeriesNumber, ordinal: u64) {
-        let mut side = lock(&self.shared.side);
-        let next = side.ordinals.entry(series.number).or_default();
-        *next = (*next).max(ordinal);
-    }
-
     /// Streams a blob into the log; returns its id and length. What is stored already is not written again by the
     /// caller: ask [`crate::log::View::has_blob`] first where the id is known.
     pub(crate) fn put_blob(&self, source: &mut dyn std::io::Read) -> Result<(BlobId, u64)> {
@@ -331,23 +310,10 @@ impl LogWriter {
         Ok(put)
     }
 
-    /// Hands all points over, so that they are in segments.
-    pub(crate) fn flush(&self) -> Result<()> {
-        let mut side = self.open_side()?;
-        let result = self.shared.hand_over(&mut side);
-        self.shared.noted(result)?;
-        self.shared.roll(&mut side, false)
-    }
-
     /// Makes everything durable that was logged before the call: segment first, then live file.
     pub(crate) fn sync(&self) -> Result<()> {
         self.shared.check()?;
         self.shared.sync_all()
-    }
-
-    /// Points that are in the live file only.
-    pub(crate) fn live_points(&self) -> u64 {
-        self.shared.live.get().map_or(0, LiveWriter::pending)
     }
 
     /// Hands over, closes and seals the segments, removes the live file. Further calls fail. Returns whether this call
@@ -409,8 +375,18 @@ impl Shared {
         self.woken.notify_all();
     }
 
+    /// A store is made with its folders; a copy of one may lack some.
+    fn ensure_folder(&self, folder: &Path) -> Result<()> {
+        if self.vfs.metadata(folder).is_ok() {
+            return Ok(());
+        }
+        self.vfs.create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
+        let parent = folder.parent().unwrap_or(Path::new("."));
+        self.vfs.sync_dir(parent).map_err(|e| Error::failed_sync(parent, e))
+    }
+
     fn begin_live(&self) -> Result<LiveWriter> {
-        self.vfs.create_dir_all(&self.live_dir).map_err(|e| Error::io("create", &self.live_dir, e))?;
+        self.ensure_folder(&self.live_dir)?;
         let header = LiveHeader {
             writer: self.id,
             store: self.store,
@@ -426,7 +402,7 @@ impl Shared {
     }
 
     fn begin(&self, side: &mut SegmentSide, kind: SegmentKind) -> Result<SegmentWriter> {
-        self.vfs.create_dir_all(&self.log_dir).map_err(|e| Error::io("create", &self.log_dir, e))?;
+        self.ensure_folder(&self.log_dir)?;
         let (predecessor, predecessor_len) = side.predecessor;
         let header = SegmentHeader {
             kind,
@@ -720,7 +696,7 @@ impl Shared {
         if let Some(live) = self.live.get() {
             // Its points are in segments that were synced when they were closed.
             live.remove(self.vfs.as_ref())?;
-            self.vfs.sync_dir(&self.live_dir).map_err(|e| Error::io("sync", &self.live_dir, e))?;
+            self.vfs.sync_dir(&self.live_dir).map_err(|e| Error::failed_sync(&self.live_dir, e))?;
         }
         self.seal_closed()
     }

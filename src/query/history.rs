@@ -2,8 +2,8 @@
 //!
 //! Contract: each point once. Within an origin the order is the order of logging; between origins the order is
 //! (greatest timestamp so far within the origin, origin, ordinal), a total order that does not depend on where points
-//! are stored, so it is the same before and after sealing, compaction, merging and loss of the index. A page token names
-//! where each origin goes on and where it ended at the first page, so later arrivals never move a page.
+//! are stored, so it is the same before and after sealing, compaction, merging and loss of the index. A page token
+//! names where each origin goes on and where it ended at the first page, so later arrivals never move a page.
 
 use std::ops::{Bound, RangeBounds};
 
@@ -101,7 +101,7 @@ impl HistoryToken {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        if text.len() % 2 != 0 || !text.is_ascii() {
+        if !text.len().is_multiple_of(2) || !text.is_ascii() {
             return None;
         }
         let pair = |at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
@@ -153,6 +153,7 @@ impl HistoryStream {
         gaps_allowed: bool,
     ) -> Result<Self> {
         let mut reader = ColumnReader::default();
+        reader.holes_allowed = gaps_allowed;
         let mut lanes = Vec::new();
         for parts in origins {
             let first = Place { origin: parts.origin, next: 0, end: parts.end(), timestamp_max: i64::MIN };
@@ -165,7 +166,7 @@ impl HistoryStream {
                 },
             };
             if place.next < place.end {
-                let stream = parts.stream(&mut reader, place.next..place.end)?;
+                let stream = parts.stream(&mut reader, place.next..place.end)?.allow_holes(gaps_allowed);
                 lanes.push(Lane { place, stream, ready: DecodedColumn::default(), at: 0 });
             }
         }

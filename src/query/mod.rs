@@ -1,7 +1,7 @@
 //! Snapshots, histories and the search grammar.
 //!
-//! Contract: answers come from the log alone; nothing here writes or waits for a lock. Searches are pure: what to search
-//! is handed in. Filters are [`grammar`], orders are [`order`], pages are
+//! Contract: answers come from the log alone; nothing here writes or waits for a lock. Searches are pure: what to
+//! search is handed in. Filters are [`grammar`], orders are [`order`], pages are
 //! [`page`]; [`search_runs`] and [`search_experiments`] put the three together.
 
 pub mod grammar;

@@ -4,7 +4,7 @@
 //! frames cover are dropped. Ordinals of an origin join; a hole means that the look was not consistent (or that there
 //! is damage), and the caller looks again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,8 +21,8 @@ use crate::vfs::Vfs;
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
     pub view: Arc<View>,
-    /// Each with the sequence below which its records are in frames.
-    live: Arc<Vec<(LiveWindow, u64)>>,
+    /// Each with the sequence below which its records are in frames, and whether the others join what frames hold.
+    live: Arc<Vec<(LiveWindow, u64, bool)>>,
 }
 
 /// Everything of one series and origin.
@@ -65,8 +65,8 @@ impl Snapshot {
         let view = reader.refresh()?;
         let mut windows = Vec::with_capacity(live.len());
         for window in live {
-            let covered = view.live_to(window.header.writer)?.max(window.released);
-            windows.push((window, covered));
+            let (covered, joins) = view.covered(&window)?;
+            windows.push((window, covered, joins));
         }
         Ok(Self { view, live: Arc::new(windows) })
     }
@@ -78,28 +78,23 @@ impl Snapshot {
 
     /// Whether any live file has something of a run.
     pub(crate) fn has_live(&self, run: Uid) -> bool {
-        self.live.iter().any(|(w, _)| w.declarations.values().any(|d| d.series.run == run))
+        self.live.iter().any(|(w, ..)| w.declarations.values().any(|d| d.series.run == run))
     }
 
     /// Live points that are in no segment yet, of all runs.
     pub(crate) fn live_points(&self) -> u64 {
-        self.live.iter().map(|(w, covered)| w.joined(*covered).0.len() as u64).sum()
+        self.live.iter().map(|(w, covered, _)| w.joined(*covered).0.len() as u64).sum()
     }
 
     /// Series that have live points.
     pub(crate) fn live_series(&self) -> BTreeSet<SeriesKey> {
         let mut all = BTreeSet::new();
-        for (window, covered) in self.live.iter() {
+        for (window, covered, _) in self.live.iter() {
             let numbers: BTreeSet<u32> = window.joined(*covered).0.iter().map(|r| r.series).collect();
             let declared = numbers.iter().filter_map(|number| window.declarations.get(number));
             all.extend(declared.map(|d| d.series.clone()));
         }
         all
-    }
-
-    /// Runs that have live points.
-    pub(crate) fn live_runs(&self) -> BTreeSet<Uid> {
-        self.live.iter().flat_map(|(w, _)| w.declarations.values().map(|d| d.series.run)).collect()
     }
 
     /// All series of a run (or other owner).
@@ -127,8 +122,8 @@ impl Snapshot {
                 entry(&series, origin, &mut |o| o.parts.extend(part.take()));
             }
         }
-        for (window, covered) in self.live.iter() {
-            let mut numbers: HashMap<u32, DecodedColumn> = window
+        for (window, covered, joins) in self.live.iter() {
+            let mut numbers: Vec<(u32, DecodedColumn)> = window
                 .declarations
                 .iter()
                 .filter(|(_, d)| d.series.run == run && wanted(&d.series))
@@ -137,12 +132,21 @@ impl Snapshot {
             if numbers.is_empty() {
                 continue;
             }
+            numbers.sort_unstable_by_key(|(number, _)| *number);
+            // Series that are logged together follow each other again and again.
+            let mut likely = 0;
             for record in window.joined(*covered).0 {
-                if let Some(column) = numbers.get_mut(&record.series) {
-                    column.steps.push(record.point.step);
-                    column.timestamps_ms.push(record.point.timestamp_ms);
-                    column.values.push(record.point.value);
+                if numbers.get(likely).is_none_or(|(number, _)| *number != record.series) {
+                    match numbers.binary_search_by_key(&record.series, |(number, _)| *number) {
+                        Ok(found) => likely = found,
+                        Err(_) => continue,
+                    }
                 }
+                let Some((_, column)) = numbers.get_mut(likely) else { continue };
+                column.steps.push(record.point.step);
+                column.timestamps_ms.push(record.point.timestamp_ms);
+                column.values.push(record.point.value);
+                likely += 1;
             }
             for (number, column) in numbers {
                 let Some(declaration) = window.declarations.get(&number) else { continue };
@@ -151,7 +155,8 @@ impl Snapshot {
                 }
                 let mut column = Some(column);
                 entry(&declaration.series, declaration.origin, &mut |o| {
-                    let first_ordinal = o.end();
+                    // Where points are missing before them, they must not look as if they joined.
+                    let first_ordinal = o.end() + u64::from(!joins);
                     o.live = column.take().map(|c| DecodedColumn { first_ordinal, ..c });
                 });
             }

@@ -1,7 +1,7 @@
 //! Artifacts: files of a run.
 //!
-//! Contract: without a given location they are inside the store, under `artifacts/<experiment>/<run>/artifacts`, and the
-//! location is rendered for whoever asks, so a store can be moved. A path that leaves the run's folder is refused.
+//! Contract: without a given location they are inside the store, under `artifacts/<experiment>/<run>/artifacts`, and
+//! the location is rendered for whoever asks, so a store can be moved. A path that leaves the run's folder is refused.
 
 use std::path::{Component, Path, PathBuf};
 

@@ -9,6 +9,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::format::cursor::Cursor;
 use crate::id::StoreId;
+use crate::log::{LIVE_DIR, LOG_DIR};
 use crate::vfs::{OpenMode, Vfs};
 
 /// Name of the file.
@@ -64,12 +65,21 @@ pub(crate) fn create(vfs: &dyn Vfs, root: &Path) -> Result<StoreId> {
     bytes.extend_from_slice(&[0; 4]);
     let crc = crc32fast::hash(&bytes);
     bytes.extend_from_slice(&crc.to_le_bytes());
-    vfs.create_dir_all(root).map_err(|e| Error::io("create", root, e))?;
+    // The folders, too, are made and synced now: a segment that was synced must not hang in a folder that was not.
+    let ancestors = root.ancestors().take_while(|p| !p.as_os_str().is_empty() && vfs.metadata(p).is_err());
+    let made: Vec<&Path> = ancestors.collect();
+    for folder in [root.join(LOG_DIR), root.join(LIVE_DIR)] {
+        vfs.create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
+    }
+    for parent in made.iter().filter_map(|folder| folder.parent()) {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        vfs.sync_dir(parent).map_err(|e| Error::failed_sync(parent, e))?;
+    }
     // Written aside and linked, so that nobody ever sees half of it.
     let aside = root.join(format!("{IDENTITY_FILE}.{id}"));
     let file = vfs.open(&aside, OpenMode::CreateNew).map_err(|e| Error::io("create", &aside, e))?;
     file.write_all_at(&bytes, 0).map_err(|e| Error::io("write", &aside, e))?;
-    file.sync_data().map_err(|e| Error::io("sync", &aside, e))?;
+    file.sync_data().map_err(|e| Error::failed_sync(&aside, e))?;
     let path = root.join(IDENTITY_FILE);
     let linked = vfs.hard_link(&aside, &path);
     let removed = vfs.remove_file(&aside);
@@ -79,6 +89,6 @@ pub(crate) fn create(vfs: &dyn Vfs, root: &Path) -> Result<StoreId> {
         Err(e) => return Err(Error::io("create", &path, e)),
     }
     removed.map_err(|e| Error::io("remove", &aside, e))?;
-    vfs.sync_dir(root).map_err(|e| Error::io("sync", root, e))?;
+    vfs.sync_dir(root).map_err(|e| Error::failed_sync(root, e))?;
     read(vfs, root)?.ok_or_else(|| Error::not_found("store", root.display().to_string()))
 }

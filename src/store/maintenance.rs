@@ -37,8 +37,8 @@ const LARGE_SEGMENT_BYTES: u64 = 128 * 1024 * 1024;
 const SMALL_SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
 /// A closing writer folds small segments when there are more of them than this.
 const SMALL_SEGMENTS_MAX: usize = 64;
-/// What a closing writer folds at most: a fraction of a second.
-const CLOSE_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// What a closing writer folds at most, in bytes of input: well below a second.
+const CLOSE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Bytes read at once to check a digest.
 const DIGEST_CHUNK_BYTES: usize = 1024 * 1024;
 
@@ -52,7 +52,8 @@ struct Plan {
 impl Store {
     /// Folds segments into few long ones: fewer bytes, fewer files, fewer reads. Points of purged runs are left out.
     /// Reading and logging go on meanwhile; what somebody is still writing is left alone. The files that were folded
-    /// stay for ten minutes and are removed by the next [`Store::compact`] or [`Store::gc`], or by a writer that closes.
+    /// stay for ten minutes and are removed by the next [`Store::compact`] or [`Store::gc`], or by a writer that
+    /// closes.
     ///
     /// # Errors
     /// [`Error::Busy`] names who else compacts, [`Error::DiskFull`]: then everything is as it was. Damaged segments are
@@ -184,7 +185,7 @@ impl Inner {
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<CompactReport> {
         let log_dir = self.root.join(LOG_DIR);
-        // A writer of its own: its numbers have no gaps, whatever else this process writes meanwhile, or if it is killed.
+        // A writer of its own: its numbers have no gaps, whatever else this process writes, and if it is killed.
         let writer = WriterId::random()?;
         let mut report = CompactReport::default();
         let mut previous = (SegmentId::default(), 0);
@@ -353,5 +354,58 @@ impl Inner {
         }
         self.remove_replaced(&view, false, &mut |_, _| {})?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::event::{Field, Operation, Value};
+    use crate::store::RunOptions;
+
+    /// A store with an experiment of this name that claims id 1, as an imported one does, and a run of the same name.
+    fn claims_id_1(path: &Path, name: &str) -> String {
+        let store = Store::open(path).unwrap();
+        let experiment = store.experiment(name).unwrap();
+        let id = Operation {
+            kind: EntityKind::EXPERIMENT,
+            uid: experiment.uid(),
+            field: Field::NUMERIC_ID,
+            key: String::new(),
+            value: Value::from("1"),
+        };
+        store.inner.change(&[Want::Experiments], true, |_| Ok(vec![id])).unwrap();
+        experiment.start_run(RunOptions::new().name(name)).unwrap();
+        let id = store.get_experiment_by_name(name).unwrap().id.clone();
+        drop(experiment);
+        store.close().unwrap();
+        id
+    }
+
+    #[test]
+    fn two_experiments_with_id_1_stay_apart_and_are_listed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (a, b) = (directory.path().join("a"), directory.path().join("b"));
+        assert_eq!(claims_id_1(&a, "cats"), "1");
+        assert_eq!(claims_id_1(&b, "dogs"), "1");
+        for entry in std::fs::read_dir(a.join(LOG_DIR)).unwrap().map(|e| e.unwrap()) {
+            std::fs::copy(entry.path(), b.join(LOG_DIR).join(entry.file_name())).unwrap();
+        }
+        let store = Store::open(&b).unwrap();
+        for _ in 0..2 {
+            // The older one keeps the id.
+            assert_eq!(store.get_experiment("1").unwrap().name, "cats");
+            let other = store.get_experiment_by_name("dogs").unwrap();
+            assert_ne!(other.id, "1");
+            let search = crate::RunSearch { experiment_ids: vec![other.id.clone()], ..Default::default() };
+            let runs = store.search_runs(&search).unwrap().items;
+            assert_eq!(runs.iter().map(|r| r.name.as_str()).collect::<Vec<_>>(), ["dogs"]);
+            let conflicts = store.conflicts().unwrap();
+            assert!(
+                matches!(&conflicts[..], [Conflict::ExperimentId { id, .. }] if id == "1"),
+                "{conflicts:?}"
+            );
+            store.compact(&mut |_| {}).unwrap();
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Latest values and summaries of a run's metrics.
 //!
-//! Contract: "latest" is MLflow's: greatest (step, timestamp, value). Answers come from the summaries in directories; only
-//! what no directory covers yet is decoded. They are cached until the log changes.
+//! Contract: "latest" is MLflow's: greatest (step, timestamp, value). Answers come from the summaries in directories;
+//! only what no directory covers yet is decoded. They are cached until the log changes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError};
@@ -104,6 +104,9 @@ fn origin_summary(parts: &OriginParts, reader: &mut ColumnReader) -> Result<Opti
         next = part.end();
     }
     if let Some(live) = &parts.live {
+        // What was recovered from the live file already counts once.
+        let mut live = live.clone();
+        live.drop_front(usize::try_from(next.saturating_sub(live.first_ordinal)).unwrap_or(usize::MAX));
         Summary::of(&live.steps, &live.timestamps_ms, &live.values).into_iter().for_each(&mut add);
     }
     Ok(whole)
@@ -150,8 +153,8 @@ fn metrics_from(summaries: RunSummaries) -> RunMetrics {
 }
 
 impl Inner {
-    /// Computes the metrics of many runs at once, on a pool that lives for this call, so that what follows finds them in
-    /// the cache.
+    /// Computes the metrics of many runs at once, on a pool that lives for this call, so that what follows finds them
+    /// in the cache.
     pub(crate) fn warm_metrics(&self, snapshot: &Snapshot, runs: &[Uid]) -> Result<()> {
         let missing: Vec<Uid> = {
             let cache = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);

@@ -19,6 +19,7 @@ mod search;
 mod series;
 pub(crate) mod state;
 mod stats;
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};

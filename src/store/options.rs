@@ -111,8 +111,8 @@ impl Options {
         self
     }
 
-    /// How long a logging call waits for a disk that is behind before it returns [`crate::Error::Busy`], and a claim for
-    /// the store's lock.
+    /// How long a logging call waits for a disk that is behind before it returns [`crate::Error::Busy`], and a claim
+    /// for the store's lock.
     pub fn stall_timeout_ms(mut self, stall_timeout_ms: u64) -> Self {
         self.stall_timeout_ms = stall_timeout_ms;
         self

@@ -235,8 +235,8 @@ impl Run {
     /// Logs metrics, params and tags in one event and one write: all of it or nothing.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] past MLflow's limits (1,000 metrics, 100 params, 100 tags, 1,000 in all), for bad keys
-    /// and for a param that has another value already; then nothing is logged.
+    /// [`Error::InvalidArgument`] past MLflow's limits (1,000 metrics, 100 params, 100 tags, 1,000 in all), for bad
+    /// keys and for a param that has another value already; then nothing is logged.
     pub fn log_batch(
         &self,
         metrics: &[Metric],

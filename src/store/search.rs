@@ -1,7 +1,7 @@
 //! Searching runs and experiments.
 //!
-//! Contract: MLflow's grammar, order and tokens (`query::grammar`); the extended dialect is for our API and CLI. Results
-//! are shared immutable snapshots, not copies.
+//! Contract: MLflow's grammar, order and tokens (`query::grammar`); the extended dialect is for our API and CLI.
+//! Results are shared immutable snapshots, not copies.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -104,8 +104,8 @@ impl Store {
     /// Runs that pass a filter, in order.
     ///
     /// # Errors
-    /// [`crate::Error::InvalidArgument`] for a filter, order or token that is none; [`crate::Error::NotFound`] for an experiment
-    /// that does not exist.
+    /// [`crate::Error::InvalidArgument`] for a filter, order or token that is none; [`crate::Error::NotFound`] for an
+    /// experiment that does not exist.
     pub fn search_runs(&self, search: &RunSearch) -> Result<Page<Arc<RunData>>> {
         let filter = RunFilter::parse(&search.filter, search.dialect)?;
         let order = RunOrder::parse(&search.order_by, search.dialect)?;

@@ -63,12 +63,12 @@ impl State {
         if Arc::ptr_eq(&next, &self.view) {
             return Ok(());
         }
-        let known = std::mem::replace(&mut self.view, Arc::clone(&next));
-        if !self.all && !self.experiments && self.loaded.is_empty() {
-            return Ok(());
-        }
         let mut events = Vec::new();
-        next.new_events(&known, &mut |event| events.push(event))?;
+        if self.all || self.experiments || !self.loaded.is_empty() {
+            next.new_events(&self.view, &mut |event| events.push(event))?;
+        }
+        // Only now: what could not be read is still new the next time.
+        self.view = next;
         for event in &events {
             self.apply_loaded(event);
         }
@@ -119,12 +119,14 @@ impl State {
     }
 
     fn load(&mut self, view: &View, uid: Uid) -> Result<()> {
-        if self.loaded.insert(uid) {
+        if !self.loaded.contains(&uid) {
             for event in view.events(uid)? {
                 if self.catalog.apply_if(&event.borrow(), |_, one| one == uid).is_ok() {
                     let _ = self.clock.observe(event.stamp);
                 }
             }
+            // Only now: half of an entity is none.
+            self.loaded.insert(uid);
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use proptest::test_runner::{Config, TestError, TestRunner};
 use driver::{Driver, Place};
 
 /// Scripts against files in memory, where a kill is an exact copy of one moment.
-const MEMORY_SCRIPTS: u32 = 130;
+const MEMORY_SCRIPTS: u32 = 140;
 /// Scripts against the disk, with mapped live files and `index.redb`.
 const DISK_SCRIPTS: u32 = 20;
 
@@ -76,4 +76,28 @@ fn a_point_that_is_missing_is_noticed() {
 
 fn prop_assert_is_err(result: Result<(), TestCaseError>) {
     assert!(matches!(result, Err(TestCaseError::Fail(_))), "the model did not notice: {result:?}");
+}
+
+/// A script that once missed its last point for a moment: a look at the store must not see half of a hand-over, also
+/// when something else looks again before the first look is evaluated.
+#[test]
+fn a_point_that_is_being_handed_over_is_never_out_of_sight() {
+    use script::{Op, Opening};
+    for round in 0..150 {
+        let flushing = Opening { flushes: true, ..Opening::default() };
+        let mut driver = Driver::begin(Place::memory(), flushing);
+        let script = [
+            Op::LogMetrics { run: 1, step: -9, values: vec![(4, -4.25)] },
+            Op::LogMetric { run: 1, key: 3, step: -1, value: 5.0 },
+            Op::Kill { opening: flushing },
+            Op::LogMetric { run: 1, key: 1, step: 0, value: 1.0 },
+        ];
+        for op in script::PRELUDE.iter().chain(&script) {
+            driver.step(op).unwrap();
+        }
+        for check in 0..6 {
+            let all = Op::CheckAll { by_reader: check % 2 == 0 };
+            driver.step(&all).unwrap_or_else(|e| panic!("round {round}, check {check}: {e}"));
+        }
+    }
 }

@@ -1,20 +1,28 @@
-//! Chores of the repository, in Rust: `cargo xtask bench-import`, `cargo xtask bench-open`.
+//! Chores of the repository, in Rust: `cargo xtask` lists them.
 //!
 //! Contract: each prints what it measured and fails when a goal is missed with `--strict`. Names that begin with
 //! `child-` are the parts that must run in a process of their own; nobody calls them by hand.
 
 mod bench_import;
 mod bench_open;
+mod fuzz;
 mod measure;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask <chore> [options]
   bench-import [--lines N] [--dir DIR] [--keep]   import and export of a generated mlruns tree: points/s, bytes, memory
+  fuzz [--seconds N] [TARGET...]                  each fuzz target (all by default) for N seconds (60), after its inputs
+  fuzz --regressions | --build                    the known inputs alone; building alone
   bench-open [--runs N] [--dir DIR] [--keep]      open plus first answer: with the index, without, after kill -9";
 
 /// What a chore returns: text for people, no types of its own.
 type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -24,6 +32,7 @@ fn main() -> ExitCode {
         "bench-import" => bench_import::run(&rest),
         "child-import" => bench_import::child_import(&rest),
         "child-export" => bench_import::child_export(&rest),
+        "fuzz" => fuzz::run(&root(), &rest).map_err(Into::into),
         "bench-open" => bench_open::run(&rest),
         "child-open" => bench_open::child_open(&rest),
         "child-log" => bench_open::child_log(&rest),

@@ -1,7 +1,7 @@
 //! What the verbs on experiments write.
 //!
-//! Contract: see the module above; deleting, restoring and purging take the experiment's runs along, so all of them must
-//! be loaded.
+//! Contract: see the module above; deleting, restoring and purging take the experiment's runs along, so all of them
+//! must be loaded.
 
 use super::runs::move_run;
 use super::{Changes, delete_tag, purge};

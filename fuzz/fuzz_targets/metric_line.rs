@@ -1,0 +1,4 @@
+//! Lines of metric files.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| mlrs_db::mlruns::fuzzing::metric_line(input));
