@@ -1,7 +1,7 @@
 //! Declarations: which series a number stands for.
 //!
 //! Contract: a segment is self-contained, so a series is declared in each segment before its first batch there, and in
-//! the live file before its first record. Numbers are the writer's own and never reused by it.
+//! the live file before its first record. Numbers are those of the file: a sealed copy numbers its series anew.
 //!
 //! Payload: varint count, then for each: varint number, flags (bit 0: an origin follows, else it is the segment's
 //! writer; bit 1: same run as the entry before; bit 2: attributes follow), [run uid 16], owner kind, varint key length,

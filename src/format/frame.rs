@@ -120,7 +120,7 @@ impl FrameHeader {
 
     /// Whether this program can read the payload.
     pub const fn is_known(&self) -> bool {
-        self.version <= self.kind.version_max()
+        !matches!(self.kind, FrameKind::Unknown(_)) && self.version <= self.kind.version_max()
     }
 
     /// Whether it may be skipped if not known.

@@ -26,8 +26,8 @@
 //! | 120 | 4 | 0 |
 //! | 124 | 4 | crc32 of bytes 0..124 |
 //!
-//! Footer payload (a frame of kind Footer, the last 112 bytes of a closed segment): last directory offset u64, last
-//! event offset u64, frames u64, points u64, events u64, first 32 bytes of the BLAKE3 hash of everything before it.
+//! Footer payload (a frame of kind Footer, the last 104 bytes of a closed segment): last directory offset u64, last
+//! event offset u64, frames u64, points u64, events u64, BLAKE3 hash (32 bytes) of everything before it.
 
 use crate::error::Malformed;
 use crate::format::cursor::{Cursor, put_varint};

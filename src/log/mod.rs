@@ -30,6 +30,12 @@ pub(crate) use recover::{RecoverReport, recover_dead_writers};
 pub(crate) use seal::{compact_segments, holds_points_of, is_worth_sealing};
 pub(crate) use segment_reader::{Damage, Segment, SegmentState};
 pub(crate) use writer::{BulkColumn, LogWriter, SeriesNumber, WriterOptions, blob_address};
+#[cfg(test)]
+pub(crate) use {
+    live_writer::LiveWriter,
+    seal::seal_segment,
+    segment_writer::{BatchColumn, SegmentWriter},
+};
 
 use crate::id::WriterId;
 

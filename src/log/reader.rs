@@ -14,7 +14,7 @@ use crate::format::blob::{BLOB_ENTITY, BlobFrame, decode_blob};
 use crate::format::declare::Declaration;
 use crate::format::directory::{EntityEntry, Extent, FrameEntry};
 use crate::format::event::{EntityKind, Event, Field, Value};
-use crate::format::event_record::{Record, decode_event};
+use crate::format::event_record::{Record, decode_event, entities_of};
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameKind};
 use crate::id::{BlobId, SegmentId, Uid, WriterId};
 use crate::log::live_reader::LiveWindow;
@@ -174,7 +174,7 @@ impl View {
                 None => {}
             }
             for offset in event_offsets(segment, state, from)? {
-                read_event(segment, offset)?.into_iter().for_each(&mut *visit);
+                undamaged(read_event(segment, offset))?.into_iter().for_each(&mut *visit);
             }
         }
         Ok(())
@@ -283,7 +283,7 @@ impl View {
     pub(crate) fn for_each_event(&self, visit: &mut dyn FnMut(Event)) -> Result<()> {
         for (segment, state) in &self.segments {
             for offset in event_offsets(segment, state, 0)? {
-                read_event(segment, offset)?.into_iter().for_each(&mut *visit);
+                undamaged(read_event(segment, offset))?.into_iter().for_each(&mut *visit);
             }
         }
         Ok(())
@@ -453,14 +453,34 @@ pub(crate) fn event_offsets(segment: &Segment, state: &SegmentState, from: u64) 
 /// Reads one event; `None` if a newer program wrote it as ignorable.
 pub(crate) fn read_event(segment: &Segment, offset: u64) -> Result<Option<Event>> {
     let payload = segment.read_payload(offset, FrameKind::Event)?;
-    match decode_event(&payload).map_err(|m| m.at(&segment.path, offset + 32))? {
+    let record =
+        decode_event(&payload).map_err(|m| m.at(&segment.path, offset + FRAME_HEADER_BYTES as u64))?;
+    event_of(&segment.path, record)
+}
+
+/// The event of a record; `None` if a newer program wrote it as ignorable.
+fn event_of(path: &Path, record: Record) -> Result<Option<Event>> {
+    match record {
         Record::Event(event) => Ok(Some(event)),
         Record::Ignorable => Ok(None),
         Record::Newer { kind, version } => Err(Error::NewerFormat {
-            path: segment.path.clone(),
+            path: path.to_path_buf(),
             what: "a metadata record",
             found: format!("kind {kind} version {version}"),
             supported: "kind 1 version 1".into(),
         }),
+    }
+}
+
+/// The entities that a record touches, each once.
+pub(crate) fn touched(path: &Path, record: Record) -> Result<Vec<(EntityKind, Uid)>> {
+    Ok(event_of(path, record)?.map(|event| entities_of(&event.operations)).unwrap_or_default())
+}
+
+/// An event that is damaged is none: what it said is lost, all others still count, and `verify` names it.
+fn undamaged(event: Result<Option<Event>>) -> Result<Option<Event>> {
+    match event {
+        Err(Error::Corrupt { .. } | Error::TornTail { .. }) => Ok(None),
+        other => other,
     }
 }

@@ -11,12 +11,13 @@ use crate::format::blob::{BLOB_ENTITY, blob_of};
 use crate::format::declare::{Declaration, decode_declarations};
 use crate::format::directory::{Directory, EntityEntry, Extent, FrameEntry, Posting, SeriesEntry};
 use crate::format::event::EntityKind;
-use crate::format::event_record::event_entities;
+use crate::format::event_record::decode_event;
 use crate::format::frame::{
     FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, FrameKind, read_frame_header, seeded_crc,
 };
 use crate::format::segment::{Footer, SEGMENT_HEADER_BYTES, decode_replaced};
 use crate::id::Uid;
+use crate::log::reader::touched;
 use crate::log::segment_reader::{Damage, Segment, SegmentState};
 
 /// Window of a search.
@@ -136,7 +137,8 @@ impl Segment {
             FrameKind::Batch => self.scan_batch(state, offset, &header)?,
             FrameKind::Event => {
                 let payload = self.read_checked(offset, &header)?;
-                for (kind, uid) in event_entities(&payload).map_err(malformed)? {
+                let record = decode_event(&payload).map_err(malformed)?;
+                for (kind, uid) in touched(&self.path, record)? {
                     note_event(state, kind, uid, offset);
                 }
             }

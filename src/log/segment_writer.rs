@@ -1,8 +1,8 @@
 //! Appending to one's own segment.
 //!
 //! Contract: one frame group per call, one `pwrite` per group; state advances only when the write succeeded, so after a
-//! full disk the same group is written again at the same offset. A directory frame closes every 4 MiB or 1024 columns, and a series is
-//! declared again after each, so that every such interval can be read by itself.
+//! full disk the same group is written again at the same offset. A directory frame closes every 4 MiB or 1024 columns,
+//! and a series is declared again after each, so that every such interval can be read by itself.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -29,12 +29,12 @@ use crate::limits::{DIRECTORY_INTERVAL_BYTES, DIRECTORY_INTERVAL_COLUMNS, SUMMAR
 use crate::log::segment_path;
 use crate::vfs::{HeldLock, OpenMode, Vfs, VfsFile};
 
+/// Garbage is covered by frames of this size at most.
+const FILLER_BYTES_MAX: usize = 1024 * 1024;
 /// About what a series takes in a directory, and where it is declared again.
 const SERIES_ENTRY_BYTES: u64 = 160;
 /// Directories that come early, for the number of columns, take at most this part of the log.
 const EARLY_DIRECTORY_SHARE: u64 = 16;
-/// Garbage is covered by frames of this size at most.
-const FILLER_BYTES_MAX: usize = 1024 * 1024;
 
 /// One column to append.
 #[derive(Clone, Debug)]

@@ -76,6 +76,9 @@ impl Default for WriterOptions {
     }
 }
 
+/// An encoded event, and the entities it touches.
+type EncodedEvent<'a> = (&'a [u8], &'a [(EntityKind, Uid)]);
+
 /// A series as this writer numbers it.
 pub(crate) type SeriesNumber = Arc<Declaration>;
 
@@ -271,7 +274,7 @@ impl LogWriter {
         &self,
         side: &mut SegmentSide,
         columns: &[BulkColumn<'_>],
-        event: Option<(&[u8], &[(EntityKind, Uid)])>,
+        event: Option<EncodedEvent<'_>>,
     ) -> Result<()> {
         let shared = &self.shared;
         let own = Origin::from(shared.id);
@@ -472,7 +475,7 @@ impl Shared {
         side: &mut SegmentSide,
         columns: &[BulkColumn<'_>],
         live_to: u64,
-        event: Option<(&[u8], &[(EntityKind, Uid)])>,
+        event: Option<EncodedEvent<'_>>,
     ) -> Result<()> {
         if columns.is_empty() {
             return match event {
@@ -618,15 +621,10 @@ impl Shared {
 
     fn sync_all(&self) -> Result<()> {
         let mut side = lock(&self.side);
-        for segment in [side.blobs.take(), side.segment.take()].into_iter().flatten() {
-            let mut segment = segment;
-            let synced = segment.sync();
-            match segment.header().kind {
-                SegmentKind::Blobs => side.blobs = Some(segment),
-                _ => side.segment = Some(segment),
-            }
-            self.noted(synced)?;
-        }
+        // Both are looked at before an error is told: what was written stays with its writer.
+        let blobs = side.blobs.as_mut().map_or(Ok(()), SegmentWriter::sync);
+        let segment = side.segment.as_mut().map_or(Ok(()), SegmentWriter::sync);
+        self.noted(blobs.and(segment))?;
         drop(side);
         match self.live.get() {
             Some(live) if live.is_dirty() => self.noted(live.sync()),

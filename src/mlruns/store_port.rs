@@ -22,7 +22,7 @@ use crate::limits::{BLOB_CHUNK_BYTES_MAX, COLUMN_POINTS_MAX};
 use crate::log::{BulkColumn, ColumnReader};
 use crate::mlruns::BlobRef;
 use crate::query::history::{HistoryStream, PointFilter};
-use crate::query::snapshot::{OriginParts, Snapshot};
+use crate::query::snapshot::{OriginParts, RunSeries, Snapshot};
 use crate::store::Store;
 use crate::store::state::Want;
 
@@ -47,6 +47,9 @@ struct Gathered {
     extras: Vec<Extra>,
 }
 
+/// Next ordinals of a run, by key and origin.
+type NextOrdinals = HashMap<(String, Origin), u64>;
+
 /// One store, for the length of an import or export.
 struct Port<'a> {
     store: &'a Store,
@@ -55,12 +58,12 @@ struct Port<'a> {
     /// Points that this import wrote, by series and origin: the next ordinal.
     written: HashMap<(Uid, String, Origin), u64>,
     /// Next ordinals of the run that was asked about last.
-    known: RefCell<Option<(Uid, HashMap<(String, Origin), u64>)>>,
+    known: RefCell<Option<(Uid, NextOrdinals)>>,
     blobs: HashSet<BlobId>,
     /// One look at the store for a whole export; an import looks again.
     frozen: Option<Snapshot>,
     /// Origins of the run that was read last.
-    series: RefCell<Option<(Uid, Arc<BTreeMap<SeriesKey, Vec<OriginParts>>>)>>,
+    series: RefCell<Option<(Uid, Arc<RunSeries>)>>,
 }
 
 impl<'a> Port<'a> {
@@ -86,7 +89,7 @@ impl<'a> Port<'a> {
     }
 
     /// The series of a run; kept for a run of an export, whose snapshot does not change.
-    fn run_series(&self, run: Uid) -> Result<Arc<BTreeMap<SeriesKey, Vec<OriginParts>>>> {
+    fn run_series(&self, run: Uid) -> Result<Arc<RunSeries>> {
         if let Some((_, series)) = self.series.borrow().as_ref().filter(|(known, _)| *known == run) {
             return Ok(Arc::clone(series));
         }

@@ -54,9 +54,8 @@ pub(crate) fn read(vfs: &dyn Vfs, root: &Path) -> Result<Option<StoreId>> {
     Ok(Some(id))
 }
 
-/// Makes a store of a directory, durably. If somebody else does so at the same time, one wins and both get its id.
-pub(crate) fn create(vfs: &dyn Vfs, root: &Path) -> Result<StoreId> {
-    let id = StoreId::random()?;
+/// The content of the file.
+pub(crate) fn encode(id: StoreId) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(BYTES);
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
@@ -65,6 +64,13 @@ pub(crate) fn create(vfs: &dyn Vfs, root: &Path) -> Result<StoreId> {
     bytes.extend_from_slice(&[0; 4]);
     let crc = crc32fast::hash(&bytes);
     bytes.extend_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+/// Makes a store of a directory, durably. If somebody else does so at the same time, one wins and both get its id.
+pub(crate) fn create(vfs: &dyn Vfs, root: &Path) -> Result<StoreId> {
+    let id = StoreId::random()?;
+    let bytes = encode(id);
     // The folders, too, are made and synced now: a segment that was synced must not hang in a folder that was not.
     let ancestors = root.ancestors().take_while(|p| !p.as_os_str().is_empty() && vfs.metadata(p).is_err());
     let made: Vec<&Path> = ancestors.collect();

@@ -7,6 +7,8 @@
 mod artifacts;
 mod experiments;
 mod gc;
+#[cfg(test)]
+mod golden;
 mod histories;
 mod identity;
 mod indexing;

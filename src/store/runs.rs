@@ -383,15 +383,18 @@ impl Run {
     }
 }
 
+/// One series with its steps, timestamps and values.
+type GroupedColumn = (Series, Vec<i64>, Vec<i64>, Vec<f64>);
+
 /// The metrics of one call, by series.
 struct GroupedColumns {
-    columns: Vec<(Series, Vec<i64>, Vec<i64>, Vec<f64>)>,
+    columns: Vec<GroupedColumn>,
 }
 
 impl GroupedColumns {
     fn new(points: &[(Series, Point)]) -> Self {
         let mut places: HashMap<u32, usize> = HashMap::new();
-        let mut columns: Vec<(Series, Vec<i64>, Vec<i64>, Vec<f64>)> = Vec::new();
+        let mut columns: Vec<GroupedColumn> = Vec::new();
         for (series, point) in points {
             let place = *places.entry(series.number().number).or_insert_with(|| {
                 columns.push((series.clone(), Vec::new(), Vec::new(), Vec::new()));

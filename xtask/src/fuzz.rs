@@ -57,6 +57,10 @@ pub fn run(root: &Path, arguments: &[String]) -> Result<(), String> {
     let programs = target_dir(root).join(&host).join("release");
     let mut failed = Vec::new();
     for target in &targets {
+        if !programs.join(target).exists() {
+            eprintln!("fuzz: {target} is not built: its feature in fuzz/Cargo.toml is off");
+            continue;
+        }
         if !fuzz_target(&fuzz, &programs.join(target), target, seconds)? {
             failed.push(target.as_str());
         }
