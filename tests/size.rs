@@ -1,5 +1,6 @@
 //! What a closed store takes on disk: a small one as a whole, a large one per point.
 
+#[allow(dead_code)]
 #[path = "series_sample/mod.rs"]
 mod series_sample;
 

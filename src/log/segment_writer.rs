@@ -1,8 +1,8 @@
 //! Appending to one's own segment.
 //!
 //! Contract: one frame group per call, one `pwrite` per group; state advances only when the write succeeded, so after a
-//! full disk the same group is written again at the same offset. A directory frame closes every 4 MiB or 1024 columns, and a series is
-//! declared again after each, so that every such interval can be read by itself.
+//! full disk the same group is written again at the same offset. A directory frame closes every 4 MiB or 1024 columns,
+//! and a series is declared again after each, so that every such interval can be read by itself.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;

@@ -4,7 +4,7 @@
 //! frames cover are dropped. Ordinals of an origin join; a hole means that the look was not consistent (or that there
 //! is damage), and the caller looks again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -123,7 +123,7 @@ impl Snapshot {
             }
         }
         for (window, covered, joins) in self.live.iter() {
-            let mut numbers: HashMap<u32, DecodedColumn> = window
+            let mut numbers: Vec<(u32, DecodedColumn)> = window
                 .declarations
                 .iter()
                 .filter(|(_, d)| d.series.run == run && wanted(&d.series))
@@ -132,12 +132,21 @@ impl Snapshot {
             if numbers.is_empty() {
                 continue;
             }
+            numbers.sort_unstable_by_key(|(number, _)| *number);
+            // Series that are logged together follow each other again and again.
+            let mut likely = 0;
             for record in window.joined(*covered).0 {
-                if let Some(column) = numbers.get_mut(&record.series) {
-                    column.steps.push(record.point.step);
-                    column.timestamps_ms.push(record.point.timestamp_ms);
-                    column.values.push(record.point.value);
+                if numbers.get(likely).is_none_or(|(number, _)| *number != record.series) {
+                    match numbers.binary_search_by_key(&record.series, |(number, _)| *number) {
+                        Ok(found) => likely = found,
+                        Err(_) => continue,
+                    }
                 }
+                let Some((_, column)) = numbers.get_mut(likely) else { continue };
+                column.steps.push(record.point.step);
+                column.timestamps_ms.push(record.point.timestamp_ms);
+                column.values.push(record.point.value);
+                likely += 1;
             }
             for (number, column) in numbers {
                 let Some(declaration) = window.declarations.get(&number) else { continue };

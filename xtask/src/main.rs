@@ -1,6 +1,6 @@
 //! Chores of the repository, in Rust: `cargo xtask` lists them.
 //!
-//! Contract: each prints what it measured and fails when a goal is missed with `--strict`. Names that begin with
+//! Contract: each bench prints what it measured beside its goal. Names that begin with
 //! `child-` are the parts that must run in a process of their own; nobody calls them by hand.
 
 mod bench_import;
