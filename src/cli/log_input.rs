@@ -445,5 +445,4 @@ impl<'de> Deserialize<'de> for Pairs {
 }
 
 #[cfg(test)]
-#[path = "log_input_tests.rs"]
 mod tests;

@@ -312,5 +312,4 @@ fn legend(text: &mut String, trace: &Trace, number: usize, letters: bool, style:
 }
 
 #[cfg(test)]
-#[path = "plot_tests.rs"]
 mod tests;

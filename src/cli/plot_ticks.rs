@@ -177,7 +177,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ticks_fit_whatever_the_range(a: f64, b: f64, rows in 2usize..60, log: bool, x: i64, y: i64, cells in 1usize..200) {
+        fn ticks_fit_whatever_the_range(
+            a: f64, b: f64, rows in 2usize..60, log: bool, x: i64, y: i64, cells in 1usize..200,
+        ) {
             prop_assume!(a.is_finite() && b.is_finite() && a < b);
             let (a, b) = if log { (a.clamp(-320.0, 308.0), b.clamp(-320.0, 308.0)) } else { (a, b) };
             prop_assume!(a < b);

@@ -293,7 +293,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_iso_writes_is_read_back(ms in days_from_civil(0, 1, 1) * DAY_MS..days_from_civil(9999, 12, 31) * DAY_MS) {
+        fn what_iso_writes_is_read_back(
+            ms in days_from_civil(0, 1, 1) * DAY_MS..days_from_civil(9999, 12, 31) * DAY_MS,
+        ) {
             prop_assert_eq!(parse_date(&iso(ms)), Some(ms));
         }
 

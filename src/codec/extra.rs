@@ -131,7 +131,9 @@ mod tests {
             let extras: Vec<Extra> = shapes.into_iter().map(|(kind, entries, text)| Extra {
                 kind,
                 dictionary: (0..entries).map(|i| [text.as_slice(), &[i as u8]].concat()).collect(),
-                indices: (0..points).map(|i| (i as u32).wrapping_mul(seed | 1) >> 7).map(|i| i % entries as u32).collect(),
+                indices: (0..points)
+                    .map(|i| ((i as u32).wrapping_mul(seed | 1) >> 7) % entries as u32)
+                    .collect(),
             }).collect();
             let mut out = Vec::new();
             encode(&extras, &mut Scratch::default(), &mut out);
@@ -141,7 +143,9 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), points in 0usize..300) {
+        fn any_bytes_are_read_without_a_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..200), points in 0usize..300,
+        ) {
             let _ = decode(&mut Reader::new(&bytes), points, &mut Scratch::default());
         }
     }

@@ -4,9 +4,10 @@
 //! where. The checked part of the payload (the head) is a table sorted by uid; each entity's block has its own crc, so
 //! that one run is found and read without summing the others. Directories of a segment are linked backwards.
 //!
-//! Head: previous directory u64 (0 none), covers-from u64, live-to u64 (the greatest that a batch of this segment states
-//! so far, see `live`), varint frame count, for each batch frame {varint offset delta, varint bytes of its checked part},
-//! varint entity count, for each {uid 16, kind u16, block offset u32 (in the payload), block length u32, block crc u32}.
+//! Head: previous directory u64 (0 none), covers-from u64, live-to u64 (the greatest that a batch of this segment
+//! states so far, see `live`), varint frame count, for each batch frame {varint offset delta, varint bytes of its
+//! checked part}, varint entity count, for each {uid 16, kind u16, block offset u32 (in the payload), block length
+//! u32, block crc u32}.
 //!
 //! Block: varint event count, varint offset deltas (from covers-from); varint series count, for each a declaration
 //! (see `declare`), varint first ordinal, varint points, summary (varint length, bytes; of all these points), varint
@@ -369,7 +370,8 @@ mod tests {
             if let Ok(head) = DirectoryHead::decode(&bytes, len, u64::MAX) {
                 let _ = head.decode_block(WriterId::default(), &bytes);
             }
-            let head = DirectoryHead { frames: vec![FrameEntry { offset: 0, checked_len: 0 }; 4], ..Default::default() };
+            let frames = vec![FrameEntry { offset: 0, checked_len: 0 }; 4];
+            let head = DirectoryHead { frames, ..Default::default() };
             let _ = head.decode_block(WriterId::default(), &bytes);
         }
 

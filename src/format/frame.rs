@@ -8,7 +8,7 @@
 //! | 0 | 4 | magic `MLFR`, for resynchronising after damage |
 //! | 4 | 1 | kind |
 //! | 5 | 1 | version of the kind |
-//! | 6 | 2 | flags: bit 0 = ignorable (skip if the kind or version is unknown), bit 1 = counts only if the next frame is whole |
+//! | 6 | 2 | flags: bit 0 = ignorable if unknown, bit 1 = counts only if the next frame is whole |
 //! | 8 | 4 | payload length |
 //! | 12 | 4 | checked length: the first bytes of the payload, which the payload crc covers |
 //! | 16 | 4 | payload crc |

@@ -250,7 +250,8 @@ mod tests {
             let point = Point { step, timestamp_ms, value: f64::from_bits(bits) };
             let words = encode_record(seed, sequence, series, point);
             let (back, read) = decode_record(seed, sequence, words).unwrap();
-            prop_assert_eq!((back, read.step, read.timestamp_ms, read.value.to_bits()), (series, step, timestamp_ms, bits));
+            let found = (back, read.step, read.timestamp_ms, read.value.to_bits());
+            prop_assert_eq!(found, (series, step, timestamp_ms, bits));
             prop_assert!(decode_record(seed, sequence + BLOCK_RECORDS as u64, words).is_none());
             let mut torn = words;
             torn[flipped / 64] ^= 1 << (flipped % 64);

@@ -264,6 +264,7 @@ mod tests {
             released: 0,
             declarations: HashMap::new(),
             records: sequences.iter().copied().map(record).collect(),
+            damage: Vec::new(),
         };
         let joined = |sequences: &[u64], from| {
             let window = window(sequences);

@@ -18,6 +18,7 @@ mod segment_reader;
 mod segment_scan;
 mod segment_writer;
 mod writer;
+mod writer_state;
 
 use std::path::{Path, PathBuf};
 
@@ -29,7 +30,8 @@ pub(crate) use reader::{LogReader, SeriesPart, View, event_offsets, read_event};
 pub(crate) use recover::{RecoverReport, recover_dead_writers};
 pub(crate) use seal::{compact_segments, holds_points_of, is_worth_sealing};
 pub(crate) use segment_reader::{Damage, Segment, SegmentState};
-pub(crate) use writer::{BulkColumn, LogWriter, SeriesNumber, WriterOptions, blob_address};
+pub(crate) use writer::{BulkColumn, LogWriter, SeriesNumber, WriterOptions};
+pub(crate) use writer_state::blob_address;
 #[cfg(test)]
 pub(crate) use {
     live_writer::LiveWriter,

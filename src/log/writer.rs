@@ -4,37 +4,26 @@
 //! directory entry once per new file, segment before live file, removal last. A full disk is an error of the call that
 //! needed space and nothing else; a failed sync or write error stops the handle for good ([`Error::Poisoned`]).
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::codec::Compression;
-use crate::codec::axis::Axis;
 use crate::codec::extra::Extra;
 use crate::error::{Error, Result};
-use crate::format::batch::share_axes;
-use crate::format::blob::{encode_chunk, encode_manifest, encode_whole};
 use crate::format::declare::{Declaration, SeriesKey};
 use crate::format::event::{EntityKind, Event};
 use crate::format::event_record::{encode_event, entities_of};
-use crate::format::live::LiveHeader;
-use crate::format::segment::{SegmentHeader, SegmentKind};
-use crate::id::{BlobId, Origin, SegmentId, StoreId, Uid, WriterId};
-use crate::limits::{
-    BLOB_CHUNK_BYTES_MAX, COLUMN_POINTS_MAX, HANDOVER_POINTS, LIVE_BYTES_MAX, SEGMENT_BYTES_MAX,
-};
-use crate::log::live_writer::{Held, LiveWriter};
-use crate::log::seal::seal_segment;
-use crate::log::segment_writer::{BatchColumn, SegmentWriter};
+use crate::id::{BlobId, Origin, StoreId, Uid, WriterId};
+use crate::limits::{HANDOVER_POINTS, LIVE_BYTES_MAX, SEGMENT_BYTES_MAX};
+use crate::log::live_writer::LiveWriter;
+use crate::log::writer_state::{SegmentSide, Shared, lock};
 use crate::log::{LIVE_DIR, LOG_DIR};
-use crate::model::{Point, Points};
-use crate::vfs::{FileSystem, Vfs, process};
+use crate::model::Point;
+use crate::vfs::Vfs;
 
-/// Most records handed over in one batch, so that it never has too many columns.
-const HANDOVER_RECORDS_MAX: u64 = 64 * 1024;
 /// Why a closed writer refuses.
 pub(super) const CLOSED: &str = "the store was closed";
 /// How long a drop waits for the thread before it leaves it behind.
@@ -77,7 +66,7 @@ impl Default for WriterOptions {
 }
 
 /// An encoded event, and the entities it touches.
-type EncodedEvent<'a> = (&'a [u8], &'a [(EntityKind, Uid)]);
+pub(super) type EncodedEvent<'a> = (&'a [u8], &'a [(EntityKind, Uid)]);
 
 /// A series as this writer numbers it.
 pub(crate) type SeriesNumber = Arc<Declaration>;
@@ -94,56 +83,12 @@ pub(crate) struct BulkColumn<'a> {
     pub extras: &'a [Extra],
 }
 
-/// The segment side: everything behind one lock, which no logging call takes.
-#[derive(Debug, Default)]
-struct SegmentSide {
-    segment: Option<SegmentWriter>,
-    blobs: Option<SegmentWriter>,
-    next_number: u64,
-    predecessor: (SegmentId, u64),
-    /// Next ordinal by series number.
-    ordinals: HashMap<u32, u64>,
-    /// Closed segments that may be worth sealing.
-    closed: Vec<PathBuf>,
-    record: Vec<u8>,
-}
-
-#[derive(Debug, Default)]
-struct Signal {
-    stop: bool,
-    hand_over: bool,
-}
-
-#[derive(Debug)]
-struct Shared {
-    vfs: Arc<dyn Vfs>,
-    log_dir: PathBuf,
-    live_dir: PathBuf,
-    id: WriterId,
-    store: StoreId,
-    options: WriterOptions,
-    live: OnceLock<LiveWriter>,
-    live_begin: Mutex<()>,
-    series: RwLock<HashMap<(SeriesKey, Origin), SeriesNumber>>,
-    side: Mutex<SegmentSide>,
-    poison: OnceLock<String>,
-    signal: Mutex<Signal>,
-    woken: Condvar,
-    /// Set by the thread when it has ended.
-    ended: AtomicBool,
-}
-
 /// Writes to a store's log. Clones of a store share one.
 #[derive(Debug)]
 pub(crate) struct LogWriter {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
     closed: AtomicBool,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic under a lock leaves data that is still consistent: state advances only after a write succeeded.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl LogWriter {
@@ -355,373 +300,4 @@ impl Drop for LogWriter {
         // Errors are for `Store::close`; what is in the live file is recovered by the next writer.
         let _ = self.close();
     }
-}
-
-impl Shared {
-    fn check(&self) -> Result<()> {
-        match self.poison.get() {
-            None => Ok(()),
-            Some(reason) => Err(Error::Poisoned { reason: reason.clone() }),
-        }
-    }
-
-    /// A full disk or a broken rule passes; any other I/O error ends the handle.
-    fn noted<T>(&self, result: Result<T>) -> Result<T> {
-        if let Err(error @ Error::Io { .. }) = &result {
-            let _ = self.poison.set(error.to_string());
-        }
-        result
-    }
-
-    fn wake(&self) {
-        lock(&self.signal).hand_over = true;
-        self.woken.notify_all();
-    }
-
-    /// A store is made with its folders; a copy of one may lack some.
-    fn ensure_folder(&self, folder: &Path) -> Result<()> {
-        if self.vfs.metadata(folder).is_ok() {
-            return Ok(());
-        }
-        self.vfs.create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
-        let parent = folder.parent().unwrap_or(Path::new("."));
-        self.vfs.sync_dir(parent).map_err(|e| Error::failed_sync(parent, e))
-    }
-
-    fn begin_live(&self) -> Result<LiveWriter> {
-        self.ensure_folder(&self.live_dir)?;
-        let header = LiveHeader {
-            writer: self.id,
-            store: self.store,
-            boot: process::boot_id(),
-            pid: u64::from(process::pid()),
-            created_ms: process::now_ms(),
-            host: process::host_name(),
-        };
-        let mappable = self.vfs.file_system(&self.live_dir) == FileSystem::Mappable;
-        let shared_mapping = self.options.shared_mapping && mappable;
-        let (bytes_max, stall) = (self.options.live_bytes_max, self.options.stall_timeout);
-        LiveWriter::create(self.vfs.as_ref(), &self.live_dir, &header, shared_mapping, bytes_max, stall)
-    }
-
-    fn begin(&self, side: &mut SegmentSide, kind: SegmentKind) -> Result<SegmentWriter> {
-        self.ensure_folder(&self.log_dir)?;
-        let (predecessor, predecessor_len) = side.predecessor;
-        let header = SegmentHeader {
-            kind,
-            id: SegmentId::random()?,
-            writer: self.id,
-            number: side.next_number,
-            predecessor,
-            predecessor_len,
-            created_ms: process::now_ms(),
-            store: self.store,
-        };
-        let writer =
-            SegmentWriter::create(Arc::clone(&self.vfs), &self.log_dir, header, self.options.compression)?;
-        side.next_number += 1;
-        side.predecessor = (header.id, writer.len());
-        Ok(writer)
-    }
-
-    fn segment<'a>(&self, side: &'a mut SegmentSide) -> Result<&'a mut SegmentWriter> {
-        let segment = match side.segment.take() {
-            Some(segment) => segment,
-            None => self.begin(side, SegmentKind::Log)?,
-        };
-        Ok(side.segment.insert(segment))
-    }
-
-    fn blob_segment<'a>(&self, side: &'a mut SegmentSide) -> Result<&'a mut SegmentWriter> {
-        let segment = match side.blobs.take() {
-            Some(segment) => segment,
-            None => self.begin(side, SegmentKind::Blobs)?,
-        };
-        Ok(side.blobs.insert(segment))
-    }
-
-    /// Closes segments that are long enough, or all of them.
-    fn roll(&self, side: &mut SegmentSide, all: bool) -> Result<()> {
-        let due = |s: &mut SegmentWriter| all || s.len() >= self.options.segment_bytes_max;
-        if let Some(mut segment) = side.segment.take_if(due) {
-            let closed = segment.finish().and_then(|()| segment.sync());
-            if let Err(error) = closed {
-                // A full disk: it stays open and is closed later. The footer was not written.
-                side.segment = Some(segment);
-                return self.noted(Err(error));
-            }
-            side.predecessor = (segment.header().id, segment.len());
-            side.closed.push(segment.path().to_path_buf());
-        }
-        if let Some(mut blobs) = side.blobs.take_if(due) {
-            let closed = blobs.finish().and_then(|()| blobs.sync());
-            if let Err(error) = closed {
-                side.blobs = Some(blobs);
-                return self.noted(Err(error));
-            }
-        }
-        Ok(())
-    }
-
-    /// Closes segments that are long enough. What was just appended is in the log whatever becomes of this: a full disk
-    /// is tried again later, anything worse is for the next call.
-    fn roll_if_due(&self, side: &mut SegmentSide) {
-        let _ = self.roll(side, false);
-    }
-
-    /// Appends columns, or an event, or both as a group.
-    fn append(
-        &self,
-        side: &mut SegmentSide,
-        columns: &[BulkColumn<'_>],
-        live_to: u64,
-        event: Option<EncodedEvent<'_>>,
-    ) -> Result<()> {
-        if columns.is_empty() {
-            return match event {
-                Some((record, entities)) => self.segment(side)?.append_event(record, entities),
-                None => Ok(()),
-            };
-        }
-        let mut sorted: Vec<&BulkColumn<'_>> = columns.iter().collect();
-        sorted.sort_by_key(|c| c.series.number);
-        let all: Vec<Axis<'_>> =
-            sorted.iter().map(|c| Axis { steps: c.steps, timestamps_ms: c.timestamps_ms }).collect();
-        let shared = share_axes(&all);
-        let axes: Vec<Axis<'_>> = shared.axes.iter().filter_map(|&i| all.get(i).copied()).collect();
-        let mut next: BTreeMap<u32, u64> = BTreeMap::new();
-        let mut inputs = Vec::with_capacity(sorted.len());
-        for (column, &axis) in sorted.iter().zip(&shared.of_series) {
-            let number = column.series.number;
-            let known =
-                *next.entry(number).or_insert_with(|| side.ordinals.get(&number).copied().unwrap_or(0));
-            let first_ordinal = column.first_ordinal.unwrap_or(known);
-            next.insert(number, known.max(first_ordinal + column.values.len() as u64));
-            inputs.push(BatchColumn {
-                declaration: column.series,
-                first_ordinal,
-                axis,
-                values: column.values,
-                extras: column.extras,
-            });
-        }
-        let segment = self.segment(side)?;
-        match event {
-            Some((record, entities)) => {
-                segment.append_batch_and_event(&axes, &inputs, live_to, record, entities)?
-            }
-            None => segment.append_batch(&axes, &inputs, live_to)?,
-        }
-        side.ordinals.extend(next);
-        Ok(())
-    }
-
-    /// Moves the points that wait now into batches; not those that come meanwhile, or it might never end.
-    fn hand_over(&self, side: &mut SegmentSide) -> Result<()> {
-        let Some(live) = self.live.get() else { return Ok(()) };
-        let end = live.waiting(&live.hold()).to;
-        loop {
-            let waiting = live.waiting(&live.hold());
-            let to = end.min(waiting.from + HANDOVER_RECORDS_MAX);
-            if waiting.from >= to {
-                return Ok(());
-            }
-            self.append_waiting(side, &waiting, to)?;
-            live.release(&mut live.hold(), to)?;
-        }
-    }
-
-    /// The same while nobody can log; returns the sequence up to which all is covered.
-    fn hand_over_held(&self, side: &mut SegmentSide, live: &LiveWriter, held: &mut Held<'_>) -> Result<u64> {
-        loop {
-            let waiting = live.waiting(held);
-            let to = waiting.to.min(waiting.from + HANDOVER_RECORDS_MAX);
-            if waiting.from < to {
-                self.append_waiting(side, &waiting, to)?;
-                live.release(held, to)?;
-            }
-            if to == waiting.to {
-                return Ok(to);
-            }
-        }
-    }
-
-    fn append_waiting(
-        &self,
-        side: &mut SegmentSide,
-        waiting: &crate::log::live_writer::Waiting,
-        to: u64,
-    ) -> Result<()> {
-        let mut by_number: BTreeMap<u32, Points> = BTreeMap::new();
-        waiting.for_each(to, &mut |number, point| by_number.entry(number).or_default().push(point));
-        let numbers = self.numbers(by_number.keys().copied());
-        let mut columns = Vec::with_capacity(by_number.len());
-        for (number, points) in &by_number {
-            let Some(series) = numbers.get(number) else { continue };
-            let chunks =
-                points.steps.chunks(COLUMN_POINTS_MAX).zip(points.timestamps_ms.chunks(COLUMN_POINTS_MAX));
-            for ((steps, timestamps_ms), values) in chunks.zip(points.values.chunks(COLUMN_POINTS_MAX)) {
-                columns.push(BulkColumn {
-                    series,
-                    first_ordinal: None,
-                    steps,
-                    timestamps_ms,
-                    values,
-                    extras: &[],
-                });
-            }
-        }
-        self.append(side, &columns, to, None)?;
-        if waiting.was_synced
-            && let Some(segment) = side.segment.as_mut()
-        {
-            segment.sync()?;
-        }
-        Ok(())
-    }
-
-    fn numbers(&self, wanted: impl Iterator<Item = u32>) -> HashMap<u32, SeriesNumber> {
-        let wanted: std::collections::HashSet<u32> = wanted.collect();
-        let all = self.series.read().unwrap_or_else(PoisonError::into_inner);
-        all.values().filter(|d| wanted.contains(&d.number)).map(|d| (d.number, Arc::clone(d))).collect()
-    }
-
-    fn put_blob(&self, side: &mut SegmentSide, source: &mut dyn std::io::Read) -> Result<(BlobId, u64)> {
-        let mut hasher = blake3::Hasher::new();
-        let mut len = 0u64;
-        let mut chunks = Vec::new();
-        let mut payload = Vec::new();
-        let mut buffer = vec![0u8; BLOB_CHUNK_BYTES_MAX];
-        let mut ready = fill(source, &mut buffer)?;
-        loop {
-            let bytes = buffer.get(..ready).unwrap_or_default();
-            hasher.update(bytes);
-            len += ready as u64;
-            payload.clear();
-            if ready < BLOB_CHUNK_BYTES_MAX && chunks.is_empty() {
-                let id = blob_id(&hasher);
-                encode_whole(id, bytes, &mut payload);
-                self.blob_segment(side)?.append_blob(&payload, Some(id))?;
-                return Ok((id, len));
-            }
-            if ready > 0 {
-                encode_chunk(bytes, &mut payload);
-                chunks.push(self.blob_segment(side)?.append_blob(&payload, None)?);
-            }
-            if ready < BLOB_CHUNK_BYTES_MAX {
-                let id = blob_id(&hasher);
-                payload.clear();
-                encode_manifest(id, len, &chunks, &mut payload);
-                self.blob_segment(side)?.append_blob(&payload, Some(id))?;
-                return Ok((id, len));
-            }
-            ready = fill(source, &mut buffer)?;
-        }
-    }
-
-    fn sync_all(&self) -> Result<()> {
-        let mut side = lock(&self.side);
-        // Both are looked at before an error is told: what was written stays with its writer.
-        let blobs = side.blobs.as_mut().map_or(Ok(()), SegmentWriter::sync);
-        let segment = side.segment.as_mut().map_or(Ok(()), SegmentWriter::sync);
-        self.noted(blobs.and(segment))?;
-        drop(side);
-        match self.live.get() {
-            Some(live) if live.is_dirty() => self.noted(live.sync()),
-            _ => Ok(()),
-        }
-    }
-
-    /// The background thread.
-    fn run(&self) {
-        let mut last_sync = Instant::now();
-        let mut last_flush = Instant::now();
-        loop {
-            let (stop, asked) = {
-                let signal = lock(&self.signal);
-                let wait = |s: &mut Signal| !s.stop && !s.hand_over;
-                let pause = self.options.sync_interval;
-                let waited = self.woken.wait_timeout_while(signal, pause, wait);
-                let mut signal = waited.unwrap_or_else(PoisonError::into_inner).0;
-                (signal.stop, std::mem::take(&mut signal.hand_over))
-            };
-            if stop {
-                return;
-            }
-            if self.poison.get().is_some() {
-                // Nothing can be written any more; logging calls say so themselves.
-                continue;
-            }
-            if asked || last_flush.elapsed() >= self.options.flush_interval {
-                let mut side = lock(&self.side);
-                let moved = self.hand_over(&mut side).and_then(|()| self.roll(&mut side, false));
-                // A full disk: the points stay in the live file and the next round tries again.
-                let _ = self.noted(moved);
-                last_flush = Instant::now();
-            }
-            if last_sync.elapsed() >= self.options.sync_interval {
-                let _ = self.sync_all();
-                last_sync = Instant::now();
-            }
-            if let Some(live) = self.live.get() {
-                let _ = self.noted(live.provide());
-            }
-            let _ = self.noted(self.seal_closed());
-        }
-    }
-
-    fn seal_closed(&self) -> Result<()> {
-        let closed = std::mem::take(&mut lock(&self.side).closed);
-        for path in closed {
-            seal_segment(&self.vfs, &path, self.options.compression)?;
-        }
-        Ok(())
-    }
-
-    fn finish(&self) -> Result<()> {
-        self.check()?;
-        {
-            let mut side = lock(&self.side);
-            if let Some(live) = self.live.get() {
-                // First of all, so that no acknowledged point stays behind in the file that is removed below.
-                live.end();
-            }
-            let result = self.hand_over(&mut side).and_then(|()| self.roll(&mut side, true));
-            self.noted(result)?;
-            // Before the lock is free, so that nobody begins a segment behind the last one.
-            let _ = self.poison.set(CLOSED.into());
-        }
-        if let Some(live) = self.live.get() {
-            // Its points are in segments that were synced when they were closed.
-            live.remove(self.vfs.as_ref())?;
-            self.vfs.sync_dir(&self.live_dir).map_err(|e| Error::failed_sync(&self.live_dir, e))?;
-        }
-        self.seal_closed()
-    }
-}
-
-fn fill(source: &mut dyn std::io::Read, buffer: &mut [u8]) -> Result<usize> {
-    let mut at = 0;
-    while at < buffer.len() {
-        match source.read(buffer.get_mut(at..).unwrap_or_default()) {
-            Ok(0) => break,
-            Ok(n) => at += n,
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(Error::InvalidArgument(format!("cannot read the source of a blob: {e}"))),
-        }
-    }
-    Ok(at)
-}
-
-/// The content address of bytes.
-pub(crate) fn blob_address(bytes: &[u8]) -> BlobId {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(bytes);
-    blob_id(&hasher)
-}
-
-fn blob_id(hasher: &blake3::Hasher) -> BlobId {
-    let mut bytes = [0; 16];
-    hasher.finalize_xof().fill(&mut bytes);
-    BlobId::from_bytes(bytes)
 }

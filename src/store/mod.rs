@@ -55,7 +55,7 @@ use state::{State, Want, claim_lock};
 /// # fn main() -> mlrs_db::Result<()> {
 /// # let directory = tempfile::tempdir().unwrap();
 /// # let path = directory.path().join("my-store");
-/// use mlrs_db::{RunOptions, RunStatus, Store};
+/// use mlrs_db::{Points, RunOptions, RunStatus, Store};
 ///
 /// let store = Store::open(&path)?;
 /// let experiment = store.experiment("mnist")?;
@@ -66,7 +66,7 @@ use state::{State, Want, claim_lock};
 /// }
 /// run.finish(RunStatus::Finished)?;
 ///
-/// let points = store.history(run.id(), "train/loss")?.steps(10..).collect()?;
+/// let points = store.history(run.id(), "train/loss")?.steps(10..).collect::<Points>()?;
 /// assert_eq!(points.len(), 90);
 /// # Ok(())
 /// # }

@@ -244,24 +244,9 @@ impl Run {
         tags: &[(&str, &str)],
     ) -> Result<()> {
         rules::batch(metrics.len(), params.len(), tags.len())?;
-        let mut points = Vec::with_capacity(metrics.len());
-        for (at, metric) in metrics.iter().enumerate() {
-            // Known series passed the rules once; where something is wrong the message names its place.
-            let place = || format!("metrics[{at}]");
-            if metric.point.timestamp_ms < 0 {
-                rules::metric_timestamp(
-                    &metric.key,
-                    metric.point.value,
-                    metric.point.timestamp_ms,
-                    &place(),
-                )?;
-            }
-            let series = match self.series(&metric.key) {
-                Ok(series) => series,
-                Err(error) => return Err(rules::metric_key(&metric.key, &place()).err().unwrap_or(error)),
-            };
-            points.push((series, metric.point));
-        }
+        self.check_metrics(metrics)?;
+        let points: Result<Vec<_>> = metrics.iter().map(|m| Ok((self.series(&m.key)?, m.point))).collect();
+        let points = points?;
         if params.is_empty() && tags.is_empty() {
             let points: Vec<_> = points.iter().map(|(series, point)| (series.number(), *point)).collect();
             return if points.is_empty() { Ok(()) } else { self.inner.store.inner.writer()?.log(&points) };
@@ -273,6 +258,21 @@ impl Run {
         self.inner.store.inner.change_with(&[Want::Entity(uid)], claim, &columns, |catalog| {
             changes::log_batch(catalog, uid, params, tags)
         })?;
+        Ok(())
+    }
+
+    /// Checks keys and timestamps of a batch; a key that has a series passed the rules once.
+    fn check_metrics(&self, metrics: &[Metric]) -> Result<()> {
+        let known = self.inner.series.read().unwrap_or_else(PoisonError::into_inner);
+        for (at, metric) in metrics.iter().enumerate() {
+            if !known.contains_key(metric.key.as_str()) {
+                rules::metric_key(&metric.key, &format!("metrics[{at}]"))?;
+            }
+            if metric.point.timestamp_ms < 0 {
+                let (value, timestamp_ms) = (metric.point.value, metric.point.timestamp_ms);
+                rules::metric_timestamp(&metric.key, value, timestamp_ms, &format!("metrics[{at}]"))?;
+            }
+        }
         Ok(())
     }
 

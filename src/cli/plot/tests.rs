@@ -1,3 +1,5 @@
+//! Tests of charts, golden text included.
+
 use proptest::prelude::*;
 
 use super::*;

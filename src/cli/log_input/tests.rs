@@ -1,3 +1,5 @@
+//! Tests of reading log lines.
+
 use proptest::prelude::*;
 
 use super::*;
