@@ -162,6 +162,8 @@ const FIRST: i64 = 1_700_000_000_000;
 
 /// A store that no tree was imported into.
 fn store_written_through_the_program(store: &Path) -> Vec<Logged> {
+    let made = mlrs_db().arg("init").arg(store).status().expect("mlrs-db starts");
+    assert!(made.success(), "{made}");
     let mut logged = Vec::new();
 
     let loss: Vec<_> = (0..500).map(|i| (FIRST + i * 1000, i, 3.0 / (1.0 + i as f64))).collect();

@@ -70,13 +70,14 @@ fn a_tree_that_has_grown_adds_exactly_what_is_new() {
     let second = import_tree(&tree, &mut memory, &ImportOptions::default());
     assert_eq!(
         (second.points_added, second.points, second.runs, second.problems_total),
-        (4, 7, 2, 0),
+        (2, 5, 2, 2),
         "{:?}",
         second.problems
     );
     assert_eq!(
         memory.metric(uid, "loss"),
-        [(1000, 0.5, 0), (1001, 0.25, 1), (1002, 0.125, 2), (1003, 0.5, 3)]
+        [(1000, 0.5, 0), (1001, 0.25, 1), (1002, 0.125, 2)],
+        "a line without its line feed may be half of one"
     );
     let target = directory.path().join("one");
     export_tree(&memory, &target);
@@ -88,7 +89,7 @@ fn a_tree_that_has_grown_adds_exactly_what_is_new() {
     append(&run.join("metrics/train/acc"), "\n1002 3.5 2\n1003 4 3\n");
     fs::write(run.join("meta.yaml"), meta(&uid.to_string(), 3, "3000")).unwrap();
     let third = import_tree(&tree, &mut memory, &ImportOptions::default());
-    assert_eq!((third.points_added, third.problems_total), (3, 0), "{:?}", third.problems);
+    assert_eq!((third.points_added, third.problems_total), (5, 0), "{:?}", third.problems);
     assert_eq!(memory.entities[&uid].1[&(Field::STATUS, String::new())].1, Value::Integer(3));
     let target = directory.path().join("two");
     export_tree(&memory, &target);
@@ -99,13 +100,18 @@ fn a_tree_that_has_grown_adds_exactly_what_is_new() {
     import_tree(&tree, &mut fresh, &ImportOptions::default());
     assert!(fresh.state() == memory.state());
 
-    // A line that was cut short and goes on as another point is told, not guessed.
-    append(&run.join("metrics/new"), "2 0.5");
-    import_tree(&tree, &mut memory, &ImportOptions::default());
-    append(&run.join("metrics/new"), "0 0\n");
+    // A line that was cut short ("step 1" of "step 12") is taken when it is whole, and only then.
+    append(&run.join("metrics/new"), "2 0.5 1");
     let report = import_tree(&tree, &mut memory, &ImportOptions::default());
-    assert_eq!(report.problems_total, 1, "{:?}", report.problems);
+    assert_eq!((report.points_added, report.problems_total), (0, 1), "{:?}", report.problems);
     assert!(report.problems[0].path.ends_with("metrics/new"));
+    append(&run.join("metrics/new"), "2\n3 0.5 13\n");
+    let report = import_tree(&tree, &mut memory, &ImportOptions::default());
+    assert_eq!((report.points_added, report.problems_total), (2, 0), "{:?}", report.problems);
+    assert_eq!(memory.metric(uid, "new"), [(1, 1.5, 0), (2, 0.5, 12), (3, 0.5, 13)]);
+    let target = directory.path().join("three");
+    export_tree(&memory, &target);
+    assert_eq!(difference(&tree, &target), NOTHING);
 }
 
 #[test]

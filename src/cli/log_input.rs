@@ -239,7 +239,12 @@ impl Parser {
     }
 
     fn parse_object(&mut self, text: &str) -> Result<(), String> {
-        let Pairs(pairs) = serde_json::from_str(text).map_err(|error| {
+        // Python's json writes NaN and Infinity bare; JSON itself has no word for them.
+        let parsed = serde_json::from_str(text).or_else(|error| match quote_non_finite(text) {
+            Some(quoted) => serde_json::from_str(&quoted).map_err(|_| error),
+            None => Err(error),
+        });
+        let Pairs(pairs) = parsed.map_err(|error: serde_json::Error| {
             // serde_json counts lines within the text it got, which is always 1 here.
             let message = error.to_string();
             let message = message.split(" at line ").next().unwrap_or_default();
@@ -442,6 +447,33 @@ impl<'de> Deserialize<'de> for Pairs {
         }
         deserializer.deserialize_map(InOrder)
     }
+}
+
+/// The text with bare `NaN`, `Infinity` and `-Infinity` in quotes; none if there are none outside strings.
+fn quote_non_finite(text: &str) -> Option<String> {
+    let mut quoted = String::with_capacity(text.len() + 8);
+    let (mut rest, mut in_string, mut found) = (text, false, false);
+    while let Some(character) = rest.chars().next() {
+        let word = ["NaN", "Infinity", "-Infinity"].into_iter().find(|word| rest.starts_with(word));
+        let (piece, after) = match (in_string, character, word) {
+            (false, _, Some(word)) => {
+                found = true;
+                quoted.push('"');
+                quoted.push_str(word);
+                quoted.push('"');
+                rest = rest.strip_prefix(word)?;
+                continue;
+            }
+            (true, '\\', _) => rest.split_at_checked(1 + rest.chars().nth(1).map_or(0, char::len_utf8))?,
+            (_, character, _) => {
+                in_string ^= character == '"';
+                rest.split_at_checked(character.len_utf8())?
+            }
+        };
+        quoted.push_str(piece);
+        rest = after;
+    }
+    found.then_some(quoted)
 }
 
 #[cfg(test)]

@@ -303,7 +303,12 @@ impl<'a> Importer<'a> {
     /// A whole file in memory; nothing (and a problem) if it is larger than `max` or cannot be read.
     pub(super) fn read_file(&mut self, path: &Path, max: u64) -> Result<Option<Vec<u8>>> {
         let mut bytes = Vec::new();
-        let outcome = fs::File::open(path).and_then(|file| file.take(max + 1).read_to_end(&mut bytes));
+        // Opening a pipe would wait for somebody to write.
+        let is_file = fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+        let outcome = match is_file {
+            true => fs::File::open(path).and_then(|file| file.take(max + 1).read_to_end(&mut bytes)),
+            false => Err(std::io::Error::other("it is no regular file")),
+        };
         match outcome {
             Err(e) => {
                 self.report.problem(path, None, format!("cannot be read ({e}); left out"));
@@ -318,6 +323,12 @@ impl<'a> Importer<'a> {
                 Ok(Some(bytes))
             }
         }
+    }
+
+    /// A file that is looked at before its kind is known; none if it is no regular file or larger than any of its kind.
+    pub(super) fn read_small(&self, path: &Path) -> Option<Vec<u8>> {
+        let metadata = fs::metadata(path).ok()?;
+        (metadata.is_file() && metadata.len() <= YAML_BYTES_MAX).then(|| fs::read(path).ok())?
     }
 
     /// A YAML file of an entity.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use super::content::Content;
+use super::export::is_purged;
 use super::import::{Importer, Item, YamlFile, is_run_name, text_value};
 use super::meta::{DatasetMeta, ExperimentMeta, Fields};
 use super::path::{is_text, key_of};
@@ -71,6 +72,10 @@ impl Importer<'_> {
         }
         let location = meta.artifact_location.clone().unwrap_or_default();
         let uid = Uid::derived("mlruns experiment", &[&self.source_id, name.as_bytes(), location.as_bytes()]);
+        if is_purged(&self.target.registers(uid)?) {
+            self.report.problem(path, None, "was removed from this store for good; left out".to_owned());
+            return Ok(());
+        }
         let mut plan = EntityPlan::new(EntityKind::EXPERIMENT, uid, directory);
         plan.layout.deleted = meta.lifecycle == Some(Lifecycle::Deleted);
         plan.set(Field::TREE, "", Value::Uid(self.tree));
@@ -209,7 +214,7 @@ impl Importer<'_> {
             let meta_path = item.path.join(META);
             let children = if item.is_dir { self.list(&item.path)? } else { Vec::new() };
             let alone = matches!(children.as_slice(), [only] if only.path == meta_path && !only.is_dir);
-            let bytes = if alone { std::fs::read(&meta_path).ok() } else { None };
+            let bytes = if alone { self.read_small(&meta_path) } else { None };
             let document = bytes.as_ref().and_then(|bytes| super::yaml_read::read(bytes).ok());
             let dataset = document.as_ref().and_then(DatasetMeta::from_document);
             match (dataset, document, bytes) {

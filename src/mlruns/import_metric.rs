@@ -12,7 +12,6 @@ use super::content::Content;
 use super::digest::long;
 use super::import::Importer;
 use super::metric_file::{MetricParser, MetricSink, Parsed, without_first};
-use super::metric_line::{Spelling, parse};
 use super::metric_record::MetricRecord;
 use super::{EXTRA_SPELLING, EXTRA_TAIL, ImportTarget, PointBlock, Registers, Which};
 use crate::error::{Error, Result};
@@ -180,9 +179,6 @@ impl Importer<'_> {
                 unchanged_so_far = false;
             } else if record.parsed.unterminated {
                 before.lines = before.lines.saturating_sub(1);
-                before.points = before.points.saturating_sub(u64::from(record.tail_is_point));
-                let respelled = parse(&tail).is_ok_and(|line| line.spelling != Spelling::Canonical);
-                before.respelled = before.respelled.saturating_sub(u64::from(respelled));
                 before.irregular.retain(|line| line.line < before.lines);
                 before.unterminated = false;
             }
@@ -274,9 +270,8 @@ impl Importer<'_> {
             return Ok(());
         }
         let original = if parsed.verbatim { self.blob_of(path, bytes)?.map(Content::Blob) } else { None };
-        let tail_is_point = parsed.unterminated && tail.is_point();
         let tail_bytes = if parsed.unterminated { tail.bytes } else { 0 };
-        let record = MetricRecord { origin, bytes, digest, parsed, tail_bytes, tail_is_point, original };
+        let record = MetricRecord { origin, bytes, digest, parsed, tail_bytes, original };
         operations.push(set(Field::METRIC_FILE, key, record.to_value()));
         Ok(())
     }
@@ -287,28 +282,18 @@ fn extra_of<'a>(block: &PointBlock<'a>, kind: u8, point: usize) -> &'a [u8] {
     block.extras.iter().find(|extra| extra.kind == kind).map_or(&[], |extra| extra.get(point))
 }
 
-/// The bytes after the last line feed, as far as they can be a point.
+/// How many bytes follow the last line feed.
 #[derive(Default)]
 struct Tail {
-    start: Vec<u8>,
     bytes: u64,
 }
 
 impl Tail {
     fn feed(&mut self, piece: &[u8]) {
-        let mut rest = piece;
-        if let Some(at) = piece.iter().rposition(|&b| b == b'\n') {
-            self.start.clear();
-            self.bytes = 0;
-            rest = piece.get(at + 1..).unwrap_or_default();
-        }
-        self.bytes += rest.len() as u64;
-        let room = (super::metric_line::LINE_BYTES_MAX + 1).saturating_sub(self.start.len()).min(rest.len());
-        self.start.extend_from_slice(rest.get(..room).unwrap_or_default());
-    }
-
-    fn is_point(&self) -> bool {
-        self.start.len() as u64 == self.bytes && parse(&self.start).is_ok()
+        self.bytes = match piece.iter().rposition(|&b| b == b'\n') {
+            Some(at) => (piece.len() - at - 1) as u64,
+            None => self.bytes + piece.len() as u64,
+        };
     }
 }
 

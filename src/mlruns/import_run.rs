@@ -9,6 +9,7 @@ use std::path::Path;
 use super::artifact::{Stored, store};
 use super::content::Content;
 use super::digest::{md5_of, short};
+use super::export::is_purged;
 use super::import::{Importer, Item, text_value};
 use super::import_experiment::ExperimentContext;
 use super::meta::{RunMeta, input_document, read_input};
@@ -53,14 +54,16 @@ impl Importer<'_> {
         if meta.name.is_none() {
             // Before 1.30 the name of a run was only a tag.
             meta.name =
-                std::fs::read(path.join("tags/mlflow.runName")).ok().and_then(|name| {
-                    match text_value(name) {
-                        Value::Text(name) => Some(name),
-                        _ => None,
-                    }
+                self.read_small(&path.join("tags/mlflow.runName")).and_then(|name| match text_value(name) {
+                    Value::Text(name) => Some(name),
+                    _ => None,
                 });
         }
         let uid = self.run_uid(&name, &meta.id, path, experiment)?;
+        if is_purged(&self.target.registers(uid)?) {
+            self.report.problem(path, None, "was removed from this store for good; left out".to_owned());
+            return Ok(());
+        }
         let mut plan = EntityPlan::new(EntityKind::RUN, uid, name);
         plan.layout.directory = key_of(Path::new(path.file_name().unwrap_or_default()));
         plan.set(Field::TREE, "", Value::Uid(self.tree));
@@ -136,7 +139,7 @@ impl Importer<'_> {
         for item in items {
             let children = if item.is_dir { self.list(&item.path)? } else { Vec::new() };
             let alone = matches!(children.as_slice(), [only] if only.text() == Some(META) && !only.is_dir);
-            let bytes = if alone { std::fs::read(item.path.join(META)).ok() } else { None };
+            let bytes = if alone { self.read_small(&item.path.join(META)) } else { None };
             let input =
                 bytes.as_ref().and_then(|bytes| read(bytes).ok()).and_then(|document| read_input(&document));
             let dataset = input.as_ref().and_then(|(source, _)| experiment.datasets.get(source));

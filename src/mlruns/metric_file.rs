@@ -118,6 +118,8 @@ pub(super) struct MetricParser {
     carry: Vec<u8>,
     /// The carried line is too long and only its first bytes are kept.
     overlong: bool,
+    /// The file has ended without a line feed, and this is its last line.
+    is_open: bool,
     irregular_bytes: usize,
     steps: Vec<i64>,
     timestamps: Vec<i64>,
@@ -135,6 +137,7 @@ impl MetricParser {
             parsed: before,
             carry: Vec::new(),
             overlong: false,
+            is_open: false,
             irregular_bytes,
             steps: Vec::with_capacity(COLUMN_POINTS_MAX),
             timestamps: Vec::with_capacity(COLUMN_POINTS_MAX),
@@ -187,6 +190,9 @@ impl MetricParser {
     pub(super) fn finish(mut self, sink: &mut dyn MetricSink) -> Result<Parsed> {
         if !self.carry.is_empty() || self.overlong {
             self.parsed.unterminated = true;
+            // MLflow ends every line it writes, so this is half of one: a process was killed, or is writing now. The
+            // half may read as another point ("step 1" of "step 12"), and a stored point is never taken back.
+            self.is_open = true;
             self.end_carried(sink)?;
         }
         self.flush(sink)?;
@@ -208,7 +214,11 @@ impl MetricParser {
     /// Any line that the fast path did not take.
     fn line(&mut self, line: &[u8], overlong: bool, sink: &mut dyn MetricSink) -> Result<()> {
         let number = self.parsed.lines;
-        let point = if overlong { Err("a line longer than 64 KiB") } else { parse(line) };
+        let point = match (overlong, self.is_open) {
+            (true, _) => Err("a line longer than 64 KiB"),
+            (false, true) => Err("no line feed at the end: half a line, taken once it has one"),
+            (false, false) => parse(line),
+        };
         let (is_point, is_regular) = match point {
             Ok(point) => {
                 if !point.accepted {

@@ -24,14 +24,11 @@ pub(super) struct MetricRecord {
     pub(super) parsed: Parsed,
     /// Length of the last line if it has no line feed.
     pub(super) tail_bytes: u64,
-    /// Whether that line is a point.
-    pub(super) tail_is_point: bool,
     /// The original bytes, if points and irregular lines do not give them.
     pub(super) original: Option<Content>,
 }
 
 const VERSION: u8 = 1;
-const TAIL_IS_POINT: u8 = 1;
 const UNTERMINATED: u8 = 2;
 const HAS_ORIGINAL: u8 = 4;
 
@@ -40,11 +37,7 @@ impl MetricRecord {
     pub(super) fn to_value(&self) -> Value {
         let mut out = vec![VERSION];
         let flag = |set: bool, bit: u8| if set { bit } else { 0 };
-        out.push(
-            flag(self.tail_is_point, TAIL_IS_POINT)
-                | flag(self.parsed.unterminated, UNTERMINATED)
-                | flag(self.original.is_some(), HAS_ORIGINAL),
-        );
+        out.push(flag(self.parsed.unterminated, UNTERMINATED) | flag(self.original.is_some(), HAS_ORIGINAL));
         out.extend_from_slice(self.origin.as_bytes());
         out.extend_from_slice(&self.digest);
         for number in
@@ -93,8 +86,7 @@ impl MetricRecord {
             _ => Content::from_value(&Value::Bytes(reader.remaining().to_vec()))?,
         };
         reader.end()?;
-        let tail_is_point = flags & TAIL_IS_POINT != 0;
-        Ok(Some(Self { origin, bytes, digest, parsed, tail_bytes, tail_is_point, original }))
+        Ok(Some(Self { origin, bytes, digest, parsed, tail_bytes, original }))
     }
 }
 
@@ -118,7 +110,6 @@ mod tests {
             digest: [7; 16],
             parsed,
             tail_bytes: 5,
-            tail_is_point: true,
             original: Some(Content::Inline(b"bytes".to_vec())),
         };
         let value = record.to_value();

@@ -131,7 +131,8 @@ impl Entities for Port<'_> {
 
     fn registers(&self, uid: Uid) -> Result<Registers> {
         let state = self.store.inner.lock_state();
-        let entity = KINDS.into_iter().find_map(|kind| state.catalog.get(kind, uid));
+        // Tombstones, too: what was removed for good must not come back with the tree it came from.
+        let entity = KINDS.into_iter().find_map(|kind| state.catalog.entry(kind, uid));
         let all = entity.into_iter().flat_map(|e| e.all_entries());
         Ok(all
             .map(|(field, key, stamp, value)| ((field, key.to_owned()), (stamp, value.to_value())))

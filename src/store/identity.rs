@@ -74,7 +74,7 @@ pub(crate) fn create(vfs: &dyn Vfs, root: &Path) -> Result<StoreId> {
     // The folders, too, are made and synced now: a segment that was synced must not hang in a folder that was not.
     let ancestors = root.ancestors().take_while(|p| !p.as_os_str().is_empty() && vfs.metadata(p).is_err());
     let made: Vec<&Path> = ancestors.collect();
-    for folder in [root.join(LOG_DIR), root.join(LIVE_DIR)] {
+    for folder in [root.join(LOG_DIR), root.join(LIVE_DIR), root.join("artifacts")] {
         vfs.create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
     }
     for parent in made.iter().filter_map(|folder| folder.parent()) {

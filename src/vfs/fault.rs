@@ -150,7 +150,7 @@ impl FaultVfs {
     /// # Panics
     /// Without a power model.
     pub fn disk(&self) -> Disk {
-        let disk = self.shared.disk.as_ref().expect("FaultVfs::with_power_model");
+        let disk = self.shared.disk.as_ref().expect("FaultVfs::with_power_model"); // tidy: allow(unwrap): documented
         disk.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

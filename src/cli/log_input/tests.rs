@@ -169,3 +169,13 @@ proptest! {
         prop_assert_eq!(read.unwrap(), cells);
     }
 }
+
+#[test]
+fn bare_words_of_python_are_quoted_outside_strings_only() {
+    let quoted = super::quote_non_finite;
+    assert_eq!(
+        quoted(r#"{"a": NaN, "b": -Infinity, "c": Infinity}"#).as_deref(),
+        Some(r#"{"a": "NaN", "b": "-Infinity", "c": "Infinity"}"#)
+    );
+    assert_eq!(quoted(r#"{"NaN \" Infinity": 1}"#), None);
+}
