@@ -163,9 +163,30 @@ impl Exporter<'_> {
             cut = record.parsed.unterminated;
         }
         let imported = Which::From(record.origin, first);
-        cut = self.points(run, key, imported, &record.parsed.irregular, cut, &mut file, &path)?;
+        let mut irregular = record.parsed.irregular.as_slice();
+        if record.parsed.unterminated && self.has_grown(run, key, &record)? {
+            // An import of the grown file was interrupted: what was half a line then is a point already.
+            let half = irregular.last().is_some_and(|line| line.line + 1 == record.parsed.lines);
+            irregular = irregular.get(..irregular.len() - usize::from(half)).unwrap_or_default();
+        }
+        cut = self.points(run, key, imported, irregular, cut, &mut file, &path)?;
         self.points(run, key, Which::Except(record.origin), &[], cut, &mut file, &path)?;
         Ok(())
+    }
+
+    /// Whether more points were imported than the record of the file says.
+    fn has_grown(&self, run: Uid, key: &str, record: &MetricRecord) -> Result<bool> {
+        let mut grown = false;
+        self.source.read_points(
+            run,
+            key,
+            Which::From(record.origin, record.parsed.points),
+            &mut |block| {
+                grown |= !block.values.is_empty();
+                Ok(())
+            },
+        )?;
+        Ok(grown)
     }
 
     /// Appends points to a metric file. With `cut`, the file ends inside a line, which is ended before the first
