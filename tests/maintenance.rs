@@ -276,7 +276,7 @@ fn a_purged_experiment_frees_its_name() {
     assert_eq!((&done.runs[..], done.experiments.len()), (&runs[1..], 0));
     store.delete_run(&runs[0]).unwrap();
     assert!(store.create_experiment("e", Default::default()).is_err());
-    assert_eq!(store.gc(&now).unwrap().experiments, [id.clone()]);
+    assert_eq!(store.gc(&now).unwrap().experiments, std::slice::from_ref(&id));
     let again = store.create_experiment("e", Default::default()).unwrap();
     assert_ne!(again.id(), id);
     assert_eq!(store.conflicts().unwrap(), []);

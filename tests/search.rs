@@ -585,7 +585,8 @@ fn compare_numbers(op: &str, a: f64, b: f64) -> bool {
     match op {
         "=" => a == b,
         // SQL and MLflow: NaN is not even unequal.
-        "!=" => a < b || a > b,
+        // NaN differs from nothing here.
+        "!=" => a.partial_cmp(&b).is_some_and(|order| order.is_ne()),
         "<" => a < b,
         "<=" => a <= b,
         ">" => a > b,

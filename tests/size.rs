@@ -1,6 +1,5 @@
 //! What a closed store takes on disk: a small one as a whole, a large one per point.
 
-#[allow(dead_code)]
 #[path = "series_sample/mod.rs"]
 mod series_sample;
 
@@ -49,6 +48,9 @@ fn a_store_of_one_run_takes_at_most_256_kib() {
     assert!(allocated <= 256 * 1024, "{allocated}");
 }
 
+/// A series and its values.
+type Logged<'a> = (Series, &'a [f64]);
+
 /// Logs every series of the sample under one prefix, as a training loop does: series with the same steps and times by
 /// step. Returns the points.
 fn log_sample(store: &Store, sample: &series_sample::Sample, prefix: u32) -> u64 {
@@ -56,7 +58,7 @@ fn log_sample(store: &Store, sample: &series_sample::Sample, prefix: u32) -> u64
     let mut runs: BTreeMap<&str, Run> = BTreeMap::new();
     let mut points = 0;
     // By run and axis: series of one axis are logged together.
-    let mut together: BTreeMap<(&str, usize), Vec<(Series, &[f64])>> = BTreeMap::new();
+    let mut together: BTreeMap<(&str, usize), Vec<Logged<'_>>> = BTreeMap::new();
     let mut keys: HashMap<&str, u32> = HashMap::new();
     for series in &sample.series {
         let run = runs.entry(&series.run).or_insert_with(|| {

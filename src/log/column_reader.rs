@@ -92,12 +92,15 @@ impl Piece {
     }
 }
 
+/// The axis read last: segment, frame and number, steps, timestamps.
+type KnownAxis = ((SegmentId, u64, usize), Vec<i64>, Vec<i64>);
+
 /// Reads columns; keeps heads and scratch space for one query.
 #[derive(Default)]
 pub(crate) struct ColumnReader {
     heads: HashMap<(SegmentId, u64), Arc<Head>>,
     batches: Option<Batches>,
-    axis: Option<((SegmentId, u64, usize), Vec<i64>, Vec<i64>)>,
+    axis: Option<KnownAxis>,
     scratch: Scratch,
     /// Whether a batch that is damaged has no columns, instead of being an error.
     pub holes_allowed: bool,

@@ -1,9 +1,9 @@
 //! Live files and segments: append, seal, follow, recover.
 //!
 //! Contract: the log is the database. A writer owns its files (random writer id) and nobody else modifies them; readers
-//! need no lock and write nothing. A snapshot is taken against the flow of data: live windows first ([`LiveWindow`]),
-//! then segments to the end found now ([`LogReader::refresh`]), and live points that frames cover are dropped. Every
-//! column states origin and first ordinal, so a point that is seen twice counts once.
+//! need no lock and write nothing. A snapshot is taken against the flow of data: live windows first, then segments to
+//! the end found now, and live points that frames cover are dropped. Every column states origin and first ordinal, so a
+//! point that is seen twice counts once.
 
 mod check;
 mod check_directory;

@@ -57,6 +57,9 @@ pub(crate) struct View {
     skip_damage: bool,
 }
 
+/// What one directory or tail knows of an entity, with the frames its postings point to.
+pub(crate) type EntityPlace = (Arc<Segment>, Vec<FrameEntry>, EntityEntry);
+
 /// Some columns of one series and origin, in one segment.
 #[derive(Clone, Debug)]
 pub(crate) struct SeriesPart {
@@ -268,7 +271,7 @@ impl View {
     }
 
     /// What each segment knows of an entity.
-    pub(crate) fn entries(&self, uid: Uid) -> Result<Vec<(Arc<Segment>, Vec<FrameEntry>, EntityEntry)>> {
+    pub(crate) fn entries(&self, uid: Uid) -> Result<Vec<EntityPlace>> {
         let mut found = Vec::new();
         for (segment, state) in &self.segments {
             for directory in &state.directories {

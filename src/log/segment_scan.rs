@@ -23,6 +23,9 @@ use crate::log::segment_reader::{Damage, Segment, SegmentState};
 /// Window of a search.
 const SEARCH_BYTES: usize = 1024 * 1024;
 
+/// Gets each frame's offset, and its header or the damage in its place.
+type Visit<'a> = dyn FnMut(u64, std::result::Result<&FrameHeader, Damage>) -> Result<()> + 'a;
+
 impl Segment {
     /// Searches backwards for the last valid directory frame. A frame is valid only at its place, so what merely looks
     /// like one inside a payload is not taken.
@@ -293,10 +296,7 @@ impl Segment {
 
     /// Walks every frame from the start, whatever directories say; `visit` gets (offset, header) of valid headers and
     /// the damage between them. Returns the torn bytes at the end.
-    pub(crate) fn walk(
-        &self,
-        visit: &mut dyn FnMut(u64, std::result::Result<&FrameHeader, Damage>) -> Result<()>,
-    ) -> Result<u64> {
+    pub(crate) fn walk(&self, visit: &mut Visit<'_>) -> Result<u64> {
         let len = self.file_len()?;
         let mut offset = SEGMENT_HEADER_BYTES as u64;
         while offset < len {

@@ -1,6 +1,6 @@
 //! Options and reports of import and export: plain data.
 //!
-//! Contract: a report counts everything and lists at most [`PROBLEMS_LISTED_MAX`] problems, so a tree of rubbish
+//! Contract: a report counts everything and lists at most `PROBLEMS_LISTED_MAX` problems, so a tree of rubbish
 //! cannot fill the memory; `problems_total` is the true number.
 
 use std::path::PathBuf;
@@ -94,7 +94,7 @@ pub struct ImportReport {
     pub metric_respelled: u64,
     /// Other files that are no entities.
     pub other_files: u64,
-    /// Problems, the first [`PROBLEMS_LISTED_MAX`] of them.
+    /// Problems, the first `PROBLEMS_LISTED_MAX` of them.
     pub problems: Vec<Problem>,
     /// How many problems in all.
     pub problems_total: u64,
@@ -147,7 +147,7 @@ pub struct ExportReport {
     pub files: u64,
     /// Bytes written.
     pub bytes: u64,
-    /// What could not be written, the first [`PROBLEMS_LISTED_MAX`].
+    /// What could not be written, the first `PROBLEMS_LISTED_MAX`.
     pub unexportable: Vec<Unexportable>,
     /// How many in all.
     pub unexportable_total: u64,

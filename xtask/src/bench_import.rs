@@ -64,7 +64,7 @@ fn generate(tree: &Path, lines: u64) -> Result<u64, Box<dyn std::error::Error>> 
         for param in 0..10 {
             fs::write(directory.join(format!("params/p{param}")), format!("{}", random.unit()))?;
         }
-        let together = run % 2 == 0;
+        let together = run.is_multiple_of(2);
         let times = random.next();
         for key in 0..KEYS {
             let count = left.min(FILE_LINES);
