@@ -423,7 +423,7 @@ mod tests {
             let (sink, parsed) = parse_all(ODD, piece);
             assert_eq!(String::from_utf8_lossy(&again(&sink, &parsed)), String::from_utf8_lossy(ODD));
             assert_eq!((parsed.lines, parsed.points, parsed.unterminated), (11, 6, true));
-            assert_eq!(sink.problems, [0, 3, 6, 8]);
+            assert_eq!(sink.problems, [0, 3, 6, 8, 10]);
             assert!(!parsed.verbatim);
         }
     }

@@ -157,3 +157,17 @@ pub trait ExportSource: Entities + PointReader {
     /// The bytes of a blob, streaming.
     fn read_blob(&self, blob: BlobRef) -> Result<Box<dyn Read + '_>>;
 }
+
+/// Readers of untrusted files, for the fuzz targets; not part of the API.
+#[doc(hidden)]
+pub mod fuzzing {
+    /// A line of a metric file.
+    pub fn metric_line(bytes: &[u8]) {
+        let _ = super::metric_line::parse(bytes);
+    }
+
+    /// A YAML file.
+    pub fn yaml(bytes: &[u8]) {
+        let _ = super::yaml_read::read(bytes);
+    }
+}
