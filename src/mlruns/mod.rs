@@ -163,11 +163,11 @@ pub trait ExportSource: Entities + PointReader {
 pub mod fuzzing {
     /// A line of a metric file.
     pub fn metric_line(bytes: &[u8]) {
-        let _ = super::metric_line::parse(bytes);
+        let _ = crate::mlruns::metric_line::parse(bytes);
     }
 
     /// A YAML file.
     pub fn yaml(bytes: &[u8]) {
-        let _ = super::yaml_read::read(bytes);
+        let _ = crate::mlruns::yaml_read::read(bytes);
     }
 }
