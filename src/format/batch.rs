@@ -22,6 +22,7 @@ use crate::codec::bytes::{Reader, put_varint, put_zigzag};
 use crate::codec::extra::{self, Extra};
 use crate::codec::value::{self, Compression};
 use crate::error::Malformed;
+use crate::format::frame::seeded_crc;
 use crate::limits::{BATCH_COLUMNS_MAX, BATCH_POINTS_MAX, COLUMN_POINTS_MAX, FRAME_BYTES_MAX};
 
 /// Fewest bytes of an axis or column in the head.
@@ -108,12 +109,6 @@ impl Head {
     }
 }
 
-fn checksum(seed: u32, bytes: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new_with_initial(seed);
-    hasher.update(bytes);
-    hasher.finalize()
-}
-
 /// Appends a payload and returns the length of its head.
 ///
 /// # Panics
@@ -178,7 +173,7 @@ pub fn encode(
 
 fn put_piece(seed: u32, bytes: &[u8], out: &mut Vec<u8>) {
     put_varint(out, bytes.len() as u64);
-    out.extend(checksum(seed, bytes).to_le_bytes());
+    out.extend(seeded_crc(seed, bytes).to_le_bytes());
 }
 
 /// Reads the head, given exactly its bytes and the length of the whole payload.
@@ -250,7 +245,7 @@ fn read_piece(reader: &mut Reader<'_>, offset: usize, payload_len: usize) -> Res
 }
 
 fn check(bytes: &[u8], len: usize, seed: u32, crc: u32, expected: &'static str) -> Result<(), Malformed> {
-    let found = checksum(seed, bytes);
+    let found = seeded_crc(seed, bytes);
     if bytes.len() == len && found == crc {
         Ok(())
     } else {
