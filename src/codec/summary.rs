@@ -103,33 +103,31 @@ impl Summary {
 
     /// The summary of columns of equal length; none if there is no point.
     pub fn of(steps: &[i64], timestamps_ms: &[i64], values: &[f64]) -> Option<Self> {
-        let point = |((step, timestamp_ms), value): ((&i64, &i64), &f64)| Point {
-            step: *step,
-            timestamp_ms: *timestamp_ms,
-            value: *value,
+        let points = || {
+            let columns = steps.iter().zip(timestamps_ms).zip(values);
+            columns.map(|((&step, &timestamp_ms), &value)| Point { step, timestamp_ms, value })
         };
-        let mut points = steps.iter().zip(timestamps_ms).zip(values).map(point);
-        let mut summary = Self::of_point(points.next()?);
-        let (mut min, mut max) = (f64::INFINITY, f64::NEG_INFINITY);
-        (summary.sum, summary.count, summary.nan_count) = (0.0, values.len() as u64, 0);
-        for value in values {
-            // NaN fails each comparison, so it changes neither end.
-            min = if *value < min { *value } else { min };
-            max = if *value > max { *value } else { max };
-            summary.sum += if value.is_nan() { 0.0 } else { *value };
-            summary.nan_count += u64::from(value.is_nan());
-        }
+        let mut summary = Self::of_point(points().next()?);
+        summary.last =
+            Point { step: *steps.last()?, timestamp_ms: *timestamps_ms.last()?, value: *values.last()? };
+        summary.count = values.len() as u64;
+        // A loop for each fact: all but the sum, whose order counts, become vector instructions.
+        summary.nan_count = values.iter().map(|v| u64::from(v.is_nan())).sum();
+        summary.sum = values.iter().fold(0.0, |sum, v| sum + if v.is_nan() { 0.0 } else { *v });
+        // NaN fails each comparison, so it changes neither end.
+        let min = values.iter().fold(f64::INFINITY, |min, &v| if v < min { v } else { min });
+        let max = values.iter().fold(f64::NEG_INFINITY, |max, &v| if v > max { v } else { max });
         let numbers = summary.nan_count < summary.count;
         (summary.min, summary.max) = (numbers.then_some(min), numbers.then_some(max));
-        for point in points {
-            summary.last = point;
-            summary.step_min = summary.step_min.min(point.step);
-            summary.step_max = summary.step_max.max(point.step);
-            summary.timestamp_max = summary.timestamp_max.max(point.timestamp_ms);
-            if (point.step, point.timestamp_ms) >= (summary.latest.step, summary.latest.timestamp_ms) {
-                summary.offer(point, None);
-            }
-        }
+        summary.step_min = steps.iter().copied().fold(i64::MAX, i64::min);
+        summary.step_max = steps.iter().copied().fold(i64::MIN, i64::max);
+        summary.timestamp_max = timestamps_ms.iter().copied().fold(i64::MIN, i64::max);
+        // Only points with the greatest step can be the latest; mostly that is one.
+        let step_max = summary.step_max;
+        let timestamp_ms = points().filter(|p| p.step == step_max).map(|p| p.timestamp_ms).max()?;
+        let mut candidates = points().filter(|p| p.step == step_max && p.timestamp_ms == timestamp_ms);
+        summary.latest = candidates.next()?;
+        candidates.for_each(|point| summary.offer(point, None));
         Some(summary)
     }
 

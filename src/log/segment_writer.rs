@@ -1,8 +1,8 @@
 //! Appending to one's own segment.
 //!
 //! Contract: one frame group per call, one `pwrite` per group; state advances only when the write succeeded, so after a
-//! full disk the same group is written again at the same offset. A directory frame closes every 4 MiB or 1024 columns,
-//! and a series is declared again after each, so that every such interval can be read by itself.
+//! full disk the same group is written again at the same offset. A directory frame closes every 4 MiB, 1024 columns
+//! or 128 Ki points, and a series is declared again after each, so that every such interval can be read by itself.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -25,7 +25,9 @@ use crate::format::segment::{
     FOOTER_FRAME_BYTES, Footer, Replaced, SEGMENT_HEADER_BYTES, SegmentHeader, encode_replaced,
 };
 use crate::id::{BlobId, Uid};
-use crate::limits::{DIRECTORY_INTERVAL_BYTES, DIRECTORY_INTERVAL_COLUMNS, SUMMARY_POINTS_MIN};
+use crate::limits::{
+    DIRECTORY_INTERVAL_BYTES, DIRECTORY_INTERVAL_COLUMNS, DIRECTORY_INTERVAL_POINTS, SUMMARY_POINTS_MIN,
+};
 use crate::log::segment_path;
 use crate::vfs::{HeldLock, OpenMode, Vfs, VfsFile};
 
@@ -33,7 +35,7 @@ use crate::vfs::{HeldLock, OpenMode, Vfs, VfsFile};
 const FILLER_BYTES_MAX: usize = 1024 * 1024;
 /// About what a series takes in a directory, and where it is declared again.
 const SERIES_ENTRY_BYTES: u64 = 160;
-/// Directories that come early, for the number of columns, take at most this part of the log.
+/// Directories that come early, for the number of columns or points, take at most this part of the log.
 const EARLY_DIRECTORY_SHARE: u64 = 16;
 
 /// One column to append.
@@ -80,6 +82,8 @@ pub(crate) struct SegmentWriter {
     series: HashMap<u32, Vec<PendingSeries>>,
     /// Columns that no directory covers yet.
     columns: u64,
+    /// Their points.
+    points: u64,
     events: BTreeMap<Uid, (EntityKind, Vec<u64>)>,
     footer: Footer,
     live_to: u64,
@@ -122,6 +126,7 @@ impl SegmentWriter {
             frames: Vec::new(),
             series: HashMap::new(),
             columns: 0,
+            points: 0,
             events: BTreeMap::new(),
             footer: Footer::default(),
             live_to: 0,
@@ -282,6 +287,7 @@ impl SegmentWriter {
                 && let Some(summary) = Summary::of(axis.steps, axis.timestamps_ms, column.values)
             {
                 self.footer.points += column.values.len() as u64;
+                self.points += column.values.len() as u64;
                 self.note_column(column, summary, frame);
             }
         }
@@ -381,8 +387,8 @@ impl SegmentWriter {
     fn directory_if_due(&mut self) -> Result<()> {
         let behind = self.offset - self.covers_from;
         let entries = SERIES_ENTRY_BYTES * self.series.len() as u64;
-        let many = self.columns >= DIRECTORY_INTERVAL_COLUMNS && behind >= EARLY_DIRECTORY_SHARE * entries;
-        if many || behind >= DIRECTORY_INTERVAL_BYTES {
+        let many = self.columns >= DIRECTORY_INTERVAL_COLUMNS || self.points >= DIRECTORY_INTERVAL_POINTS;
+        if many && behind >= EARLY_DIRECTORY_SHARE * entries || behind >= DIRECTORY_INTERVAL_BYTES {
             self.append_directory()?;
         }
         Ok(())
@@ -426,7 +432,7 @@ impl SegmentWriter {
         self.declared.clear();
         self.frames.clear();
         self.series.clear();
-        self.columns = 0;
+        (self.columns, self.points) = (0, 0);
         self.events.clear();
         Ok(())
     }
