@@ -12,6 +12,11 @@
 //! below it were synced, here or in frames). Both zero: never written. Without a check, one flipped bit in `released`
 //! would hide every point of the file.
 //!
+//! Sequences count the writer's points one after the other. A bulk append of the writer's own series takes one, too, and
+//! its batch says that sequences up to that are covered; in the file a record with series 4294967295 stands at its place.
+//! Readers stop there unless the batch is seen: if it was lost in a power cut, no later point may take the place of a lost
+//! one. A file that begins after bulk appends starts with `released` at their number.
+//!
 //! Block: slot 0 is its header (word 0: kind 1 = points, 2 = declarations; word 1: points: sequence of slot 1,
 //! declarations: index of this block among them; word 2: check of both; word 3: 0). Points: slots 1..2047 are records
 //! (word 0: series number | check << 32; word 1: step; word 2: timestamp; word 3: value bits). Declarations: from byte
@@ -25,7 +30,8 @@
 //! | record word 0 | the same | release: publishes the point |
 //! | block header | the same, when it takes a free block | word 1, 2 relaxed, word 0 release, before any record in it |
 //! | declaration entry | the same | bytes, then its length word, release, before the first record of its series |
-//! | `released`, `synced` | the hand-over thread | release, after the frames are written (synced) |
+//! | bulk mark | the appending thread, under both locks | as a record, after the batch is written |
+//! | `released`, `synced` | the hand-over thread | written after the frames are (synced, if the records ever were) |
 //!
 //! A block is taken again only after `released` has passed its last sequence; its old records then fail their check,
 //! because the sequence of each slot has changed.
@@ -55,6 +61,9 @@ pub const BLOCK_RECORDS: usize = LIVE_BLOCK_BYTES / LIVE_RECORD_BYTES - 1;
 pub const BLOCK_POINTS: u64 = 1;
 /// Kind of a block of declarations.
 pub const BLOCK_DECLARATIONS: u64 = 2;
+
+/// The series number of the mark that a bulk append leaves; no series has it.
+pub const BULK_MARK: u32 = u32::MAX;
 
 const HOST_BYTES_MAX: usize = 63;
 const CRC_AT: usize = 252;
@@ -159,6 +168,11 @@ pub fn live_seed(writer: WriterId) -> u64 {
 pub fn encode_record(seed: u64, sequence: u64, series: u32, point: Point) -> [u64; 4] {
     let words = [u64::from(series), point.step as u64, point.timestamp_ms as u64, point.value.to_bits()];
     [words[0] | u64::from(check(seed, sequence, words)) << 32, words[1], words[2], words[3]]
+}
+
+/// The record that stands for a bulk append.
+pub fn encode_bulk_mark(seed: u64, sequence: u64) -> [u64; 4] {
+    encode_record(seed, sequence, BULK_MARK, Point { step: 0, timestamp_ms: 0, value: 0.0 })
 }
 
 /// Reads a record; `None` if it is not the one with this sequence number.

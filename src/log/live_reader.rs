@@ -13,8 +13,8 @@ use crate::format::cursor::Cursor;
 use crate::format::declare::{Declaration, take_declaration};
 use crate::format::frame::seeded_crc;
 use crate::format::live::{
-    BLOCK_POINTS, BLOCK_RECORDS, CURSOR_BYTES, LIVE_HEADER_BYTES, LIVE_VERSION, LiveHeader, RELEASED_AT,
-    declaration_seed, decode_block_header, decode_cursor, decode_record, live_seed,
+    BLOCK_POINTS, BLOCK_RECORDS, BULK_MARK, CURSOR_BYTES, LIVE_HEADER_BYTES, LIVE_VERSION, LiveHeader,
+    RELEASED_AT, declaration_seed, decode_block_header, decode_cursor, decode_record, live_seed,
 };
 use crate::id::{StoreId, WriterId};
 use crate::limits::{LIVE_BLOCK_BYTES, LIVE_RECORD_BYTES};
@@ -50,14 +50,17 @@ pub(crate) struct LiveWindow {
 }
 
 impl LiveWindow {
-    /// Records from `from` on that join without a hole, and how many follow behind the first hole.
+    /// Records from `from` on that join without a hole, and how many follow behind the first hole. A bulk append whose
+    /// batch is not seen is one.
     pub(crate) fn joined(&self, from: u64) -> (&[LiveRecord], usize) {
         let start = self.records.partition_point(|r| r.sequence < from);
         let rest = self.records.get(start..).unwrap_or_default();
-        let follows =
-            |(at, record): &(usize, &LiveRecord)| record.sequence.checked_sub(from) == Some(*at as u64);
-        let joined = rest.iter().enumerate().take_while(follows).count();
-        (rest.get(..joined).unwrap_or_default(), rest.len() - joined)
+        let follows = |(at, record): &(usize, &LiveRecord)| {
+            record.series != BULK_MARK && record.sequence.checked_sub(from) == Some(*at as u64)
+        };
+        let (joined, behind) =
+            rest.split_at_checked(rest.iter().enumerate().take_while(follows).count()).unwrap_or_default();
+        (joined, behind.iter().filter(|r| r.series != BULK_MARK).count())
     }
 }
 

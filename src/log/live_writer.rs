@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,72 +15,41 @@ use crate::error::{Error, Result};
 use crate::format::declare::{Declaration, put_declaration};
 use crate::format::frame::seeded_crc;
 use crate::format::live::{
-    BLOCK_DECLARATIONS, BLOCK_POINTS, BLOCK_RECORDS, LIVE_HEADER_BYTES, LiveHeader, RELEASED_AT, SYNCED_AT,
-    declaration_seed, decode_record, encode_block_header, encode_cursor, encode_record, live_seed,
+    BLOCK_DECLARATIONS, BLOCK_POINTS, BLOCK_RECORDS, LiveHeader, RELEASED_AT, SYNCED_AT, declaration_seed,
+    encode_block_header, encode_bulk_mark, encode_record, live_seed,
 };
 use crate::id::WriterId;
-use crate::limits::{LIVE_BLOCK_BYTES, LIVE_RECORD_BYTES};
+use crate::limits::LIVE_BLOCK_BYTES;
+use crate::log::live_blocks::{BLOCK_WORDS, Block, RECORD_WORDS, Waiting};
+use crate::log::live_file::{GROWTH_BLOCKS, LiveFile};
 use crate::log::live_path;
 use crate::log::writer::CLOSED;
 use crate::model::Point;
-use crate::vfs::{HeldLock, OpenMode, SharedWords, Vfs, VfsFile};
+use crate::vfs::Vfs;
 
-/// Blocks by which the file grows: 1 MiB.
-const GROWTH_BLOCKS: usize = 16;
-/// Tries to create the file while somebody else looks at it.
-const CREATE_TRIES_MAX: usize = 100;
-const BLOCK_WORDS: usize = LIVE_BLOCK_BYTES / 8;
-const RECORD_WORDS: usize = LIVE_RECORD_BYTES / 8;
+/// Free blocks below which the file is enlarged ahead of need, and the background asked to take points over.
+const FREE_BLOCKS_LOW: usize = GROWTH_BLOCKS / 2;
 
-/// 1 MiB of blocks: mapped, or a private copy whose records also go out by `pwrite`.
-#[derive(Debug, Clone)]
-enum Memory {
-    Mapped(Arc<dyn SharedWords>),
-    Plain(Arc<[AtomicU64]>),
+/// How a live file is made and how large it gets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LiveOptions {
+    pub shared_mapping: bool,
+    pub bytes_max: u64,
+    pub stall_timeout: Duration,
 }
 
-impl Memory {
-    fn words(&self) -> &[AtomicU64] {
-        match self {
-            Self::Mapped(map) => map.words(),
-            Self::Plain(words) => words,
-        }
-    }
-}
-
-/// One block of the file.
-#[derive(Debug, Clone)]
-struct Block {
-    memory: Memory,
-    /// First word within the memory.
-    first_word: usize,
-    /// First byte in the file.
-    offset: u64,
-}
-
-impl Block {
-    /// Stores words `1..` relaxed, then word 0 with release: what has word 0 has all.
-    fn publish(&self, at: usize, words: &[u64]) -> Option<()> {
-        let from = self.first_word + at;
-        let slots = self.memory.words().get(from..from + words.len())?;
-        for (slot, word) in slots.iter().zip(words).skip(1) {
-            slot.store(*word, Ordering::Relaxed);
-        }
-        slots.first()?.store(*words.first()?, Ordering::Release);
-        Some(())
-    }
-
-    fn record(&self, slot: usize) -> Option<[u64; 4]> {
-        let from = self.first_word + slot * RECORD_WORDS;
-        let slots = self.memory.words().get(from..from + RECORD_WORDS)?;
-        let mut words = [0; RECORD_WORDS];
-        words.iter_mut().zip(slots).for_each(|(word, slot)| *word = slot.load(Ordering::Acquire));
-        Some(words)
-    }
+/// How a log call left the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Logged {
+    /// Points that wait for a hand-over.
+    pub waiting: u64,
+    /// Whether few free blocks are left.
+    pub is_tight: bool,
 }
 
 #[derive(Debug)]
 struct LiveState {
+    file: Arc<LiveFile>,
     blocks: Vec<Block>,
     free: Vec<usize>,
     /// Blocks of points in the order of their sequences: (block, sequence of its first record).
@@ -91,6 +59,8 @@ struct LiveState {
     /// Sequence of the next record.
     sequence: u64,
     /// Records below it are in frames.
+    handed: u64,
+    /// The same, and their blocks were given back: with frames that are synced if the records were.
     released: u64,
     /// Records below it were synced in this file at some time.
     synced: u64,
@@ -112,70 +82,51 @@ impl LiveState {
     }
 }
 
+impl LiveState {
+    fn new(file: LiveFile, sequence: u64) -> Self {
+        Self {
+            file: Arc::new(file),
+            blocks: Vec::new(),
+            free: Vec::new(),
+            points: VecDeque::new(),
+            current: None,
+            sequence,
+            handed: sequence,
+            released: sequence,
+            synced: sequence,
+            declarations: None,
+            declaration_blocks: 0,
+            declared: Vec::new(),
+            ended: false,
+            group: Vec::new(),
+        }
+    }
+
+    fn add_blocks(&mut self, blocks: Vec<Block>) {
+        let first = self.blocks.len();
+        self.free.extend(first..first + blocks.len());
+        self.blocks.extend(blocks);
+        // The first block is taken first.
+        self.free.sort_unstable_by(|a, b| b.cmp(a));
+    }
+}
+
 /// The live file of this writer.
 pub(crate) struct LiveWriter {
     path: PathBuf,
-    file: Arc<dyn VfsFile>,
+    header: LiveHeader,
     writer: WriterId,
     seed: u64,
-    mapped: bool,
-    bytes_max: u64,
-    stall_timeout: Duration,
+    options: LiveOptions,
     state: Mutex<LiveState>,
+    /// Held by whoever makes the file longer; taken before `state`, or tried.
+    growing: Mutex<()>,
     /// Notified when blocks became free.
     space: Condvar,
-    /// Tells the world that the writer lives; others try it before they recover.
-    _lock: Box<dyn HeldLock>,
 }
 
 /// While it lives, nobody logs through this file.
 pub(crate) struct Held<'a>(MutexGuard<'a, LiveState>);
-
-/// Points that wait for a hand-over; readable without the lock, because their blocks are not reused before the release.
-pub(crate) struct Waiting {
-    blocks: Vec<(Block, u64)>,
-    seed: u64,
-    pub from: u64,
-    pub to: u64,
-    /// Some of them were synced here, so their frames must be before the blocks are taken again.
-    pub was_synced: bool,
-}
-
-impl Waiting {
-    /// Calls `take` for each below `to`, in order.
-    pub(crate) fn for_each(&self, to: u64, take: &mut dyn FnMut(u32, Point)) {
-        for (block, first) in &self.blocks {
-            for sequence in self.from.max(*first)..to.min(self.to).min(first + BLOCK_RECORDS as u64) {
-                let words = block.record((sequence - first + 1) as usize);
-                if let Some((number, point)) = words.and_then(|w| decode_record(self.seed, sequence, w)) {
-                    take(number, point);
-                }
-            }
-        }
-    }
-}
-
-/// Creates the file (or takes one that an earlier try left when it found no space: the name is this writer's own) and
-/// locks it. Somebody who looks for dead writers may have the lock for a moment, and remove the file.
-fn create_locked(vfs: &dyn Vfs, path: &Path) -> Result<(Arc<dyn VfsFile>, Box<dyn HeldLock>)> {
-    for _ in 0..CREATE_TRIES_MAX {
-        let file = match vfs.open(path, OpenMode::CreateNew) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => vfs.open(path, OpenMode::ReadWrite),
-            file => file,
-        };
-        let file = match file {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            file => file.map_err(|e| Error::io("create", path, e))?,
-        };
-        if let Some(lock) = file.try_lock().map_err(|e| Error::io("lock", path, e))?
-            && file.metadata().map_err(|e| Error::io("stat", path, e))?.links > 0
-        {
-            return Ok((file, lock));
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    Err(Error::Busy { what: path.display().to_string(), holder: "another process".into() })
-}
 
 impl fmt::Debug for LiveWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -184,84 +135,54 @@ impl fmt::Debug for LiveWriter {
 }
 
 impl LiveWriter {
-    /// Creates the file with its first MiB, durably, and takes its lock.
+    /// Creates the file with its first MiB, durably, and takes its lock. Its first record gets the number `sequence`:
+    /// what was appended in bulk before took the ones below.
     pub(crate) fn create(
         vfs: &dyn Vfs,
         live_dir: &Path,
-        header: &LiveHeader,
-        shared_mapping: bool,
-        bytes_max: u64,
-        stall_timeout: Duration,
+        header: LiveHeader,
+        options: LiveOptions,
+        sequence: u64,
     ) -> Result<Self> {
         let path = live_path(live_dir, header.writer);
-        let (file, lock) = create_locked(vfs, &path)?;
-        file.write_all_at(&header.encode(), 0).map_err(|e| Error::io("write", &path, e))?;
-        let mut live = Self {
-            path,
-            file,
-            writer: header.writer,
-            seed: live_seed(header.writer),
-            mapped: shared_mapping,
-            bytes_max,
-            stall_timeout,
-            state: Mutex::new(LiveState {
-                blocks: Vec::new(),
-                free: Vec::new(),
-                points: VecDeque::new(),
-                current: None,
-                sequence: 0,
-                released: 0,
-                synced: 0,
-                declarations: None,
-                declaration_blocks: 0,
-                declared: Vec::new(),
-                ended: false,
-                group: Vec::new(),
-            }),
-            space: Condvar::new(),
-            _lock: lock,
-        };
-        if live.mapped {
-            // Where a map is refused, plain writes keep the same promise.
-            let probe = live.file.map(0, LIVE_HEADER_BYTES);
-            live.mapped = probe.is_ok();
-        }
-        live.grow(&mut live.lock())?;
+        let (writer, seed) = (header.writer, live_seed(header.writer));
+        let state = Self::begin(vfs, &path, &header, options, sequence)?;
         vfs.sync_dir(live_dir).map_err(|e| Error::failed_sync(live_dir, e))?;
-        Ok(live)
+        Ok(Self {
+            path,
+            header,
+            writer,
+            seed,
+            options,
+            state: Mutex::new(state),
+            growing: Mutex::new(()),
+            space: Condvar::new(),
+        })
+    }
+
+    fn begin(
+        vfs: &dyn Vfs,
+        path: &Path,
+        header: &LiveHeader,
+        options: LiveOptions,
+        sequence: u64,
+    ) -> Result<LiveState> {
+        let file = LiveFile::create(vfs, path, header, options.shared_mapping)?;
+        if sequence > 0 {
+            file.write_cursor(live_seed(header.writer), RELEASED_AT, sequence)?;
+        }
+        let mut state = LiveState::new(file, sequence);
+        let blocks = state.file.grow(0)?;
+        state.add_blocks(blocks);
+        Ok(state)
     }
 
     fn lock(&self) -> MutexGuard<'_, LiveState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends zeroed blocks. System calls: write, sync, mmap. The zeros are written and synced, not only allocated, so
-    /// that a full disk is an error here and not a signal at a later store.
-    fn grow(&self, state: &mut LiveState) -> Result<()> {
-        let len = GROWTH_BLOCKS * LIVE_BLOCK_BYTES;
-        let offset = (LIVE_HEADER_BYTES + state.blocks.len() * LIVE_BLOCK_BYTES) as u64;
-        self.file.write_all_at(&vec![0; len], offset).map_err(|e| Error::io("grow", &self.path, e))?;
-        self.file.sync_data().map_err(|e| Error::failed_sync(&self.path, e))?;
-        let memory = if self.mapped {
-            Memory::Mapped(self.file.map(offset, len).map_err(|e| Error::io("map", &self.path, e))?)
-        } else {
-            Memory::Plain((0..len / 8).map(|_| AtomicU64::new(0)).collect())
-        };
-        for index in 0..GROWTH_BLOCKS {
-            state.free.push(state.blocks.len());
-            state.blocks.push(Block {
-                memory: memory.clone(),
-                first_word: index * BLOCK_WORDS,
-                offset: offset + (index * LIVE_BLOCK_BYTES) as u64,
-            });
-        }
-        // The first block is taken first.
-        state.free.sort_unstable_by(|a, b| b.cmp(a));
-        Ok(())
-    }
-
     fn may_grow(&self, state: &LiveState) -> bool {
-        ((state.blocks.len() + GROWTH_BLOCKS) * LIVE_BLOCK_BYTES) as u64 <= self.bytes_max
+        ((state.blocks.len() + GROWTH_BLOCKS) * LIVE_BLOCK_BYTES) as u64 <= self.options.bytes_max
     }
 
     /// Waits until `wanted` blocks are free; grows the file, then waits for the hand-over, then gives up.
@@ -271,10 +192,14 @@ impl LiveWriter {
         wanted: usize,
         wake: &dyn Fn(),
     ) -> Result<MutexGuard<'a, LiveState>> {
-        let deadline = Instant::now() + self.stall_timeout;
+        let deadline = Instant::now() + self.options.stall_timeout;
         while state.free.len() < wanted {
-            if self.may_grow(&state) {
-                self.grow(&mut state)?;
+            // System calls: the background has not enlarged the file in time. If it is just doing that, wait for it.
+            if self.may_grow(&state)
+                && let Ok(_growing) = self.growing.try_lock()
+            {
+                let blocks = state.file.grow(state.blocks.len())?;
+                state.add_blocks(blocks);
                 continue;
             }
             wake();
@@ -291,19 +216,8 @@ impl LiveWriter {
         Ok(state)
     }
 
-    /// In plain mode the words go out by `pwrite`; system call.
-    fn write_out(&self, block: &Block, at: usize, words: &[u64]) -> Result<()> {
-        if self.mapped {
-            return Ok(());
-        }
-        let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
-        let offset = block.offset + (at * 8) as u64;
-        self.file.write_all_at(&bytes, offset).map_err(|e| Error::io("append to", &self.path, e))
-    }
-
-    /// Logs points, in order and without others between them: all are there or none. `wake` asks for a hand-over;
-    /// returns how many points wait for one.
-    pub(crate) fn log(&self, points: &[(&Arc<Declaration>, Point)], wake: &dyn Fn()) -> Result<u64> {
+    /// Logs points, in order and without others between them: all are there or none. `wake` asks for a hand-over.
+    pub(crate) fn log(&self, points: &[(&Arc<Declaration>, Point)], wake: &dyn Fn()) -> Result<Logged> {
         let mut state = self.lock();
         for (declaration, _) in points {
             if !state.declared.get(declaration.number as usize).copied().unwrap_or(false) {
@@ -340,7 +254,8 @@ impl LiveWriter {
         state.group = group;
         taken_back?;
         published?;
-        Ok(state.sequence - state.released)
+        let is_tight = state.free.len() < FREE_BLOCKS_LOW;
+        Ok(Logged { waiting: state.sequence - state.handed, is_tight })
     }
 
     /// Puts points into the next slots.
@@ -364,7 +279,7 @@ impl LiveWriter {
         for (index, at, words) in group.iter().rev() {
             if let Some(block) = state.blocks.get(*index) {
                 block.publish(*at, words);
-                self.write_out(block, *at, words)?;
+                state.file.write_out(block, *at, words)?;
             }
         }
         Ok(())
@@ -375,7 +290,7 @@ impl LiveWriter {
         for (index, at, _) in group {
             if let Some(block) = state.blocks.get(*index) {
                 block.publish(*at, &[0; RECORD_WORDS]);
-                self.write_out(block, *at, &[0; RECORD_WORDS]).map_err(|error| match error {
+                state.file.write_out(block, *at, &[0; RECORD_WORDS]).map_err(|error| match error {
                     Error::DiskFull { action, path } => {
                         let source = io::Error::other("no space left to take a failed call back");
                         Error::Io { action, path, source }
@@ -389,13 +304,14 @@ impl LiveWriter {
 
     /// Begins a block of points; one was reserved.
     fn next_block(&self, state: &mut LiveState) -> Result<()> {
-        let Some(index) = state.free.pop() else { return Ok(()) };
+        let Some(&index) = state.free.last() else { return Ok(()) };
         let first = state.sequence;
         let words = encode_block_header(self.seed, BLOCK_POINTS, first);
         if let Some(block) = state.blocks.get(index) {
             block.publish(0, &words);
-            self.write_out(block, 0, &words)?;
+            state.file.write_out(block, 0, &words)?;
         }
+        state.free.pop();
         state.points.push_back((index, first));
         state.current = Some((index, 1));
         Ok(())
@@ -425,17 +341,20 @@ impl LiveWriter {
             let Some(block) = state.free.last().and_then(|index| state.blocks.get(*index)).cloned() else {
                 return Ok(state);
             };
-            self.clear(&block)?;
+            // Declarations end at length 0, so a block that held points is zeroed first.
+            block.clear();
+            state.file.write_out(&block, 0, &[0; BLOCK_WORDS])?;
             let header = encode_block_header(self.seed, BLOCK_DECLARATIONS, state.declaration_blocks);
             block.publish(0, &header);
-            self.write_out(&block, 0, &header)?;
+            state.file.write_out(&block, 0, &header)?;
             state.free.pop();
             state.declaration_blocks += 1;
             state.declarations = Some((block, RECORD_WORDS));
         }
+        let file = Arc::clone(&state.file);
         if let Some((block, at)) = state.declarations.as_mut() {
             block.publish(*at, &words);
-            self.write_out(block, *at, &words)?;
+            file.write_out(block, *at, &words)?;
             *at += words.len();
         }
         let number = declaration.number as usize;
@@ -446,13 +365,6 @@ impl LiveWriter {
             *known = true;
         }
         Ok(state)
-    }
-
-    /// Declarations end at length 0, so a block that held points is zeroed first.
-    fn clear(&self, block: &Block) -> Result<()> {
-        let words = block.memory.words().get(block.first_word..block.first_word + BLOCK_WORDS);
-        words.unwrap_or_default().iter().for_each(|word| word.store(0, Ordering::Release));
-        self.write_out(block, 0, &[0; BLOCK_WORDS])
     }
 
     /// Keeps everybody from logging until the guard is dropped.
@@ -467,17 +379,29 @@ impl LiveWriter {
         Waiting {
             blocks: state.points.iter().filter_map(block).collect(),
             seed: self.seed,
-            from: state.released,
+            from: state.handed,
             to: state.sequence,
-            was_synced: state.synced > state.released,
         }
     }
 
-    /// Records below `to` are in frames: their blocks are free.
+    /// Records below `to` are in frames now; their blocks stay as they are until [`LiveWriter::release`].
+    pub(crate) fn hand(&self, held: &mut Held<'_>, to: u64) {
+        held.0.handed = held.0.handed.max(to);
+    }
+
+    /// What could be released: the sequence up to which all is in frames, if that is news, and whether these frames must
+    /// be synced before.
+    pub(crate) fn releasable(&self, held: &Held<'_>) -> Option<(u64, bool)> {
+        let state = &held.0;
+        (state.handed > state.released).then_some((state.handed, state.synced > state.released))
+    }
+
+    /// Gives back the blocks of records below `to`. Only under the segment lock, so that the word in the file never goes
+    /// back. System call: the word is in the file before a block of it is taken again.
     pub(crate) fn release(&self, held: &mut Held<'_>, to: u64) -> Result<()> {
         let state = &mut held.0;
+        state.file.write_cursor(self.seed, RELEASED_AT, to)?;
         state.released = to;
-        self.write_word(RELEASED_AT, to)?;
         while let Some(&(index, first)) = state.points.front() {
             if first + BLOCK_RECORDS as u64 > to {
                 break;
@@ -493,18 +417,72 @@ impl LiveWriter {
         Ok(())
     }
 
+    /// Makes sure that [`LiveWriter::burn`] finds a place: whether it does. All records are handed over.
+    pub(crate) fn has_room(&self, held: &mut Held<'_>) -> Result<bool> {
+        let state = &mut held.0;
+        if state.room() == 0
+            && state.free.is_empty()
+            && self.may_grow(state)
+            && let Ok(_growing) = self.growing.try_lock()
+        {
+            let blocks = state.file.grow(state.blocks.len())?;
+            state.add_blocks(blocks);
+        }
+        Ok(state.room() > 0 || !state.free.is_empty())
+    }
+
+    /// The number that the next record gets.
+    pub(crate) fn next_sequence(&self, held: &Held<'_>) -> u64 {
+        held.0.sequence
+    }
+
+    /// Gives the next number to a bulk append whose frame is written and says so. Should that frame be lost in a power
+    /// cut, the mark is a hole: no later point takes the place of a lost one.
+    pub(crate) fn burn(&self, held: &mut Held<'_>) {
+        let state = &mut *held.0;
+        let marked = self.put_mark(state);
+        state.sequence += 1;
+        state.handed = state.sequence;
+        if marked.is_err() {
+            // Behind a slot that was not written a reader might see the end; the next record takes a new block.
+            state.current = None;
+        }
+    }
+
+    fn put_mark(&self, state: &mut LiveState) -> Result<()> {
+        if state.room() == 0 {
+            self.next_block(state)?;
+        }
+        let Some((index, slot)) = state.current else { return Ok(()) };
+        if let Some(block) = state.blocks.get(index) {
+            let words = encode_bulk_mark(self.seed, state.sequence);
+            block.publish(slot * RECORD_WORDS, &words);
+            state.file.write_out(block, slot * RECORD_WORDS, &words)?;
+        }
+        state.current = Some((index, slot + 1));
+        Ok(())
+    }
+
     /// Refuses every later point.
     pub(crate) fn end(&self) {
         self.lock().ended = true;
     }
 
-    /// Makes all records durable. The segment was synced before.
+    /// How far records are in frames, and how far their blocks were given back.
+    pub(crate) fn progress(&self) -> (u64, u64) {
+        let state = self.lock();
+        (state.handed, state.released)
+    }
+
+    /// Makes all records durable that are still here. The segment was synced before.
     pub(crate) fn sync(&self) -> Result<()> {
-        let end = self.lock().sequence;
-        self.file.sync_data().map_err(|e| Error::failed_sync(&self.path, e))?;
-        let mut state = self.lock();
-        state.synced = state.synced.max(end);
-        self.write_word(SYNCED_AT, end)
+        let (file, end) = {
+            let state = self.lock();
+            (Arc::clone(&state.file), state.sequence)
+        };
+        file.sync()?;
+        self.lock().synced = end;
+        file.write_cursor(self.seed, SYNCED_AT, end)
     }
 
     /// Whether a record was logged since the last sync.
@@ -513,22 +491,47 @@ impl LiveWriter {
         state.sequence > state.synced.max(state.released)
     }
 
-    /// Enlarges the file ahead of need, so that the logging thread does not have to.
+    /// Enlarges the file ahead of need, so that the logging thread does not have to. Others log meanwhile.
     pub(crate) fn provide(&self) -> Result<()> {
+        let _growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (file, known) = {
+            let state = self.lock();
+            if state.free.len() >= FREE_BLOCKS_LOW || !self.may_grow(&state) {
+                return Ok(());
+            }
+            (Arc::clone(&state.file), state.blocks.len())
+        };
+        let blocks = file.grow(known)?;
         let mut state = self.lock();
-        if state.free.len() < 2 && self.may_grow(&state) {
-            self.grow(&mut state)?;
+        // Another file has taken its place meanwhile.
+        if Arc::ptr_eq(&file, &state.file) {
+            state.add_blocks(blocks);
+            self.space.notify_all();
         }
         Ok(())
     }
 
-    fn write_word(&self, at: usize, word: u64) -> Result<()> {
-        let bytes = encode_cursor(self.seed, at, word);
-        self.file.write_all_at(&bytes, at as u64).map_err(|e| Error::io("write", &self.path, e))
+    /// Whether somebody removed the file: what is logged to it now would be lost with this process.
+    pub(crate) fn is_unlinked(&self) -> bool {
+        let file = Arc::clone(&self.lock().file);
+        file.is_unlinked()
+    }
+
+    /// Makes a new file in place of one that was removed; all records are in frames.
+    pub(crate) fn begin_again(&self, vfs: &dyn Vfs, held: &mut Held<'_>) -> Result<()> {
+        let sequence = held.0.sequence;
+        let ended = held.0.ended;
+        let state = Self::begin(vfs, &self.path, &self.header, self.options, sequence)?;
+        *held.0 = LiveState { ended, ..state };
+        let live_dir = self.path.parent().unwrap_or(Path::new("."));
+        vfs.sync_dir(live_dir).map_err(|e| Error::failed_sync(live_dir, e))
     }
 
     /// Removes the file; everything in it is in durable frames.
     pub(crate) fn remove(&self, vfs: &dyn Vfs) -> Result<()> {
-        vfs.remove_file(&self.path).map_err(|e| Error::io("remove", &self.path, e))
+        match vfs.remove_file(&self.path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(|e| Error::io("remove", &self.path, e)),
+        }
     }
 }

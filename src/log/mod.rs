@@ -8,6 +8,8 @@
 mod check;
 mod check_directory;
 mod column_reader;
+mod live_blocks;
+mod live_file;
 mod live_reader;
 mod live_writer;
 mod origin_stream;
@@ -17,6 +19,7 @@ mod seal;
 mod segment_reader;
 mod segment_scan;
 mod segment_writer;
+mod sync_gate;
 mod writer;
 mod writer_state;
 
@@ -34,7 +37,7 @@ pub(crate) use writer::{BulkColumn, LogWriter, SeriesNumber, WriterOptions};
 pub(crate) use writer_state::blob_address;
 #[cfg(test)]
 pub(crate) use {
-    live_writer::LiveWriter,
+    live_writer::{LiveOptions, LiveWriter},
     seal::seal_segment,
     segment_writer::{BatchColumn, SegmentWriter},
 };

@@ -24,7 +24,7 @@ use crate::format::live::{BATCH_PREFIX_BYTES, encode_batch_prefix};
 use crate::format::segment::{
     FOOTER_FRAME_BYTES, Footer, Replaced, SEGMENT_HEADER_BYTES, SegmentHeader, encode_replaced,
 };
-use crate::id::{BlobId, Uid};
+use crate::id::{BlobId, SegmentId, Uid};
 use crate::limits::{
     DIRECTORY_INTERVAL_BYTES, DIRECTORY_INTERVAL_COLUMNS, DIRECTORY_INTERVAL_POINTS, SUMMARY_POINTS_MIN,
 };
@@ -88,8 +88,10 @@ pub(crate) struct SegmentWriter {
     footer: Footer,
     live_to: u64,
     last_crc: u32,
+    /// Its name in the folder is durable.
     entry_synced: bool,
-    unsynced: bool,
+    /// Bytes that are durable.
+    synced_to: u64,
     buffer: Vec<u8>,
     scratch: Scratch,
 }
@@ -132,7 +134,7 @@ impl SegmentWriter {
             live_to: 0,
             last_crc: 0,
             entry_synced: false,
-            unsynced: true,
+            synced_to: 0,
             buffer: Vec::new(),
             scratch: Scratch::default(),
         })
@@ -191,7 +193,6 @@ impl SegmentWriter {
         self.hasher.update(&self.buffer);
         self.offset += self.buffer.len() as u64;
         self.footer.frames += frames;
-        self.unsynced = true;
         self.buffer.clear();
         Ok(())
     }
@@ -466,16 +467,54 @@ impl SegmentWriter {
         Ok(())
     }
 
+    /// What has to be synced so that everything written so far is durable; to be run with or without the segment lock.
+    pub(crate) fn sync_task(&self) -> Option<SyncTask> {
+        (self.synced_to < self.offset || !self.entry_synced).then(|| SyncTask {
+            segment: self.header.id,
+            to: self.offset,
+            file: (self.synced_to < self.offset).then(|| Arc::clone(&self.file)),
+            entry: (!self.entry_synced).then(|| Arc::clone(&self.vfs)),
+            path: self.path.clone(),
+        })
+    }
+
+    /// Takes note of a task that was run.
+    pub(crate) fn note_synced(&mut self, task: &SyncTask) {
+        if task.segment == self.header.id {
+            self.synced_to = self.synced_to.max(task.to);
+            self.entry_synced = true;
+        }
+    }
+
     /// Makes everything written so far durable, the directory entry included. Never retried after a failure.
     pub(crate) fn sync(&mut self) -> Result<()> {
-        if self.unsynced {
-            self.file.sync_data().map_err(|e| Error::failed_sync(&self.path, e))?;
-            self.unsynced = false;
+        if let Some(task) = self.sync_task() {
+            task.run()?;
+            self.note_synced(&task);
         }
-        if !self.entry_synced {
+        Ok(())
+    }
+}
+
+/// A sync of a segment as far as it was written at one moment.
+#[derive(Debug)]
+pub(crate) struct SyncTask {
+    segment: SegmentId,
+    to: u64,
+    file: Option<Arc<dyn VfsFile>>,
+    entry: Option<Arc<dyn Vfs>>,
+    path: PathBuf,
+}
+
+impl SyncTask {
+    /// Syncs the file, then its name.
+    pub(crate) fn run(&self) -> Result<()> {
+        if let Some(file) = &self.file {
+            file.sync_data().map_err(|e| Error::failed_sync(&self.path, e))?;
+        }
+        if let Some(vfs) = &self.entry {
             let parent = self.path.parent().unwrap_or(Path::new("."));
-            self.vfs.sync_dir(parent).map_err(|e| Error::failed_sync(parent, e))?;
-            self.entry_synced = true;
+            vfs.sync_dir(parent).map_err(|e| Error::failed_sync(parent, e))?;
         }
         Ok(())
     }

@@ -19,6 +19,7 @@ use crate::format::event_record::{encode_event, entities_of};
 use crate::id::{BlobId, Origin, StoreId, Uid, WriterId};
 use crate::limits::{HANDOVER_POINTS, LIVE_BYTES_MAX, SEGMENT_BYTES_MAX};
 use crate::log::live_writer::LiveWriter;
+use crate::log::sync_gate::SyncGate;
 use crate::log::writer_state::{SegmentSide, Shared, lock};
 use crate::log::{LIVE_DIR, LOG_DIR};
 use crate::model::Point;
@@ -107,9 +108,10 @@ impl LogWriter {
             store,
             options,
             live: OnceLock::new(),
-            live_begin: Mutex::new(()),
+            live_begin: Mutex::new(0),
             series: RwLock::default(),
             side: Mutex::default(),
+            syncs: SyncGate::default(),
             poison: OnceLock::new(),
             signal: Mutex::default(),
             woken: Condvar::new(),
@@ -153,8 +155,10 @@ impl LogWriter {
         let shared = &self.shared;
         shared.check()?;
         let live = self.live()?;
-        let waiting = shared.noted(live.log(points, &|| shared.wake()))?;
-        if waiting >= HANDOVER_POINTS as u64 && waiting % 1024 < points.len() as u64 {
+        let logged = shared.noted(live.log(points, &|| shared.wake()))?;
+        // Once in a while, not at every point.
+        let is_due = logged.is_tight || logged.waiting >= HANDOVER_POINTS as u64;
+        if is_due && logged.waiting % 1024 < points.len() as u64 {
             shared.wake();
         }
         if shared.options.sync_always { self.sync() } else { Ok(()) }
@@ -164,9 +168,9 @@ impl LogWriter {
         if let Some(live) = self.shared.live.get() {
             return Ok(live);
         }
-        let _one = lock(&self.shared.live_begin);
+        let bulk_appends = lock(&self.shared.live_begin);
         if self.shared.live.get().is_none() {
-            let live = self.shared.begin_live()?;
+            let live = self.shared.begin_live(*bulk_appends)?;
             let _ = self.shared.live.set(live);
             self.start_thread()?;
         }
@@ -225,14 +229,22 @@ impl LogWriter {
         let own = Origin::from(shared.id);
         let is_own = columns.iter().any(|c| c.series.origin == own);
         // Without a live file, none is begun meanwhile.
-        let _none = (is_own && shared.live.get().is_none()).then(|| lock(&shared.live_begin));
+        let mut none = (is_own && shared.live.get().is_none()).then(|| lock(&shared.live_begin));
         let live = shared.live.get().filter(|_| is_own);
         let mut held = live.map(LiveWriter::hold);
-        let mut live_to = 0;
+        // The columns take a number of their own among the live records, see `format::live`.
+        let mut live_to = none.as_ref().map_or(0, |bulk_appends| **bulk_appends + 1);
         if let (Some(live), Some(held)) = (live, held.as_mut()) {
-            live_to = shared.hand_over_held(side, live, held)?;
+            shared.hand_over_held(side, live, held)?;
+            live_to = live.next_sequence(held) + 1;
         }
-        shared.append(side, columns, live_to, event)
+        shared.append(side, columns, live_to, event)?;
+        match (live, held.as_mut(), none.as_mut()) {
+            (Some(live), Some(held), _) => live.burn(held),
+            (_, _, Some(bulk_appends)) => **bulk_appends += 1,
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Appends columns as they are, behind the points that were logged before. Columns of at most

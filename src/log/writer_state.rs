@@ -18,9 +18,11 @@ use crate::format::live::LiveHeader;
 use crate::format::segment::{SegmentHeader, SegmentKind};
 use crate::id::{BlobId, Origin, SegmentId, StoreId, WriterId};
 use crate::limits::{BLOB_CHUNK_BYTES_MAX, COLUMN_POINTS_MAX};
-use crate::log::live_writer::{Held, LiveWriter, Waiting};
+use crate::log::live_blocks::Waiting;
+use crate::log::live_writer::{Held, LiveOptions, LiveWriter};
 use crate::log::seal::seal_segment;
-use crate::log::segment_writer::{BatchColumn, SegmentWriter};
+use crate::log::segment_writer::{BatchColumn, SegmentWriter, SyncTask};
+use crate::log::sync_gate::SyncGate;
 use crate::log::writer::{BulkColumn, CLOSED, EncodedEvent, SeriesNumber, WriterOptions};
 use crate::model::Points;
 use crate::vfs::{FileSystem, Vfs, process};
@@ -57,9 +59,11 @@ pub(super) struct Shared {
     pub(super) store: StoreId,
     pub(super) options: WriterOptions,
     pub(super) live: OnceLock<LiveWriter>,
-    pub(super) live_begin: Mutex<()>,
+    /// Held while the live file is begun; how many bulk appends there were before.
+    pub(super) live_begin: Mutex<u64>,
     pub(super) series: RwLock<HashMap<(SeriesKey, Origin), SeriesNumber>>,
     pub(super) side: Mutex<SegmentSide>,
+    pub(super) syncs: SyncGate,
     pub(super) poison: OnceLock<String>,
     pub(super) signal: Mutex<Signal>,
     pub(super) woken: Condvar,
@@ -103,7 +107,8 @@ impl Shared {
         self.vfs.sync_dir(parent).map_err(|e| Error::failed_sync(parent, e))
     }
 
-    pub(super) fn begin_live(&self) -> Result<LiveWriter> {
+    /// Begins the live file; `sequence` numbers were taken by bulk appends before.
+    pub(super) fn begin_live(&self, sequence: u64) -> Result<LiveWriter> {
         self.ensure_folder(&self.live_dir)?;
         let header = LiveHeader {
             writer: self.id,
@@ -114,9 +119,12 @@ impl Shared {
             host: process::host_name(),
         };
         let mappable = self.vfs.file_system(&self.live_dir) == FileSystem::Mappable;
-        let shared_mapping = self.options.shared_mapping && mappable;
-        let (bytes_max, stall) = (self.options.live_bytes_max, self.options.stall_timeout);
-        LiveWriter::create(self.vfs.as_ref(), &self.live_dir, &header, shared_mapping, bytes_max, stall)
+        let options = LiveOptions {
+            shared_mapping: self.options.shared_mapping && mappable,
+            bytes_max: self.options.live_bytes_max,
+            stall_timeout: self.options.stall_timeout,
+        };
+        LiveWriter::create(self.vfs.as_ref(), &self.live_dir, header, options, sequence)
     }
 
     pub(super) fn begin(&self, side: &mut SegmentSide, kind: SegmentKind) -> Result<SegmentWriter> {
@@ -231,7 +239,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Moves the points that wait now into batches; not those that come meanwhile, or it might never end.
+    /// Moves the points that wait now into batches; not those that come meanwhile, or it might never end. Their blocks
+    /// are given back by [`Shared::release_handed`].
     pub(super) fn hand_over(&self, side: &mut SegmentSide) -> Result<()> {
         let Some(live) = self.live.get() else { return Ok(()) };
         let end = live.waiting(&live.hold()).to;
@@ -242,27 +251,58 @@ impl Shared {
                 return Ok(());
             }
             self.append_waiting(side, &waiting, to)?;
-            live.release(&mut live.hold(), to)?;
+            live.hand(&mut live.hold(), to);
         }
     }
 
-    /// The same while nobody can log; returns the sequence up to which all is covered.
+    /// The same while nobody can log: then all is handed over, and there is room for one record.
     pub(super) fn hand_over_held(
         &self,
         side: &mut SegmentSide,
         live: &LiveWriter,
         held: &mut Held<'_>,
-    ) -> Result<u64> {
+    ) -> Result<()> {
         loop {
             let waiting = live.waiting(held);
             let to = waiting.to.min(waiting.from + HANDOVER_RECORDS_MAX);
             if waiting.from < to {
                 self.append_waiting(side, &waiting, to)?;
-                live.release(held, to)?;
+                live.hand(held, to);
             }
             if to == waiting.to {
-                return Ok(to);
+                break;
             }
+        }
+        match live.releasable(held) {
+            // Nothing of it was synced, so nothing has to be synced first.
+            Some((to, false)) => live.release(held, to)?,
+            Some((to, true)) if !live.has_room(held)? => {
+                if let Some(segment) = side.segment.as_mut() {
+                    segment.sync()?;
+                }
+                live.release(held, to)?;
+            }
+            _ => {}
+        }
+        // What was just released is room.
+        live.has_room(held)?;
+        Ok(())
+    }
+
+    /// Gives the blocks of points back that are in frames. If any of them was synced here, the frames are synced first,
+    /// without a lock.
+    pub(super) fn release_handed(&self) -> Result<()> {
+        let Some(live) = self.live.get() else { return Ok(()) };
+        let Some((to, sync_first)) = live.releasable(&live.hold()) else { return Ok(()) };
+        if sync_first {
+            self.sync_segments()?;
+        }
+        let _side = lock(&self.side);
+        let mut held = live.hold();
+        match live.releasable(&held) {
+            // A bulk append may have been here first.
+            Some((now, _)) if now >= to => live.release(&mut held, to),
+            _ => Ok(()),
         }
     }
 
@@ -286,13 +326,7 @@ impl Shared {
                 });
             }
         }
-        self.append(side, &columns, to, None)?;
-        if waiting.was_synced
-            && let Some(segment) = side.segment.as_mut()
-        {
-            segment.sync()?;
-        }
-        Ok(())
+        self.append(side, &columns, to, None)
     }
 
     pub(super) fn numbers(&self, wanted: impl Iterator<Item = u32>) -> HashMap<u32, SeriesNumber> {
@@ -338,17 +372,40 @@ impl Shared {
         }
     }
 
+    /// Makes everything durable that was written or logged before the call: segment first, then live file. Callers at
+    /// the same time share one sync; no lock is held while the system works.
     pub(super) fn sync_all(&self) -> Result<()> {
-        let mut side = lock(&self.side);
-        // Both are looked at before an error is told: what was written stays with its writer.
-        let blobs = side.blobs.as_mut().map_or(Ok(()), SegmentWriter::sync);
-        let segment = side.segment.as_mut().map_or(Ok(()), SegmentWriter::sync);
-        self.noted(blobs.and(segment))?;
-        drop(side);
-        match self.live.get() {
-            Some(live) if live.is_dirty() => self.noted(live.sync()),
-            _ => Ok(()),
+        self.syncs.run(|| {
+            self.check()?;
+            self.noted(self.sync_once())
+        })
+    }
+
+    fn sync_once(&self) -> Result<()> {
+        let live = self.live.get();
+        let handed = live.map(|live| live.progress().0);
+        self.sync_segments()?;
+        let Some(live) = live.filter(|live| live.is_dirty()) else { return Ok(()) };
+        live.sync()?;
+        // Points that were handed over meanwhile, and whose blocks were taken again, are only in frames.
+        if handed.is_some_and(|handed| live.progress().1 > handed) { self.sync_segments() } else { Ok(()) }
+    }
+
+    fn sync_segments(&self) -> Result<()> {
+        let tasks: Vec<SyncTask> = {
+            let side = lock(&self.side);
+            let open = [side.blobs.as_ref(), side.segment.as_ref()];
+            open.into_iter().flatten().filter_map(SegmentWriter::sync_task).collect()
+        };
+        for task in &tasks {
+            task.run()?;
         }
+        let mut side = lock(&self.side);
+        for task in &tasks {
+            side.blobs.iter_mut().for_each(|segment| segment.note_synced(task));
+            side.segment.iter_mut().for_each(|segment| segment.note_synced(task));
+        }
+        Ok(())
     }
 
     /// The background thread.
@@ -371,22 +428,39 @@ impl Shared {
                 // Nothing can be written any more; logging calls say so themselves.
                 continue;
             }
+            // First of all, because whoever logs fast waits for it.
+            if let Some(live) = self.live.get() {
+                let _ = self.noted(live.provide());
+            }
             if asked || last_flush.elapsed() >= self.options.flush_interval {
-                let mut side = lock(&self.side);
-                let moved = self.hand_over(&mut side).and_then(|()| self.roll(&mut side, false));
+                let moved = {
+                    let mut side = lock(&self.side);
+                    self.hand_over(&mut side).and_then(|()| self.roll(&mut side, false))
+                };
                 // A full disk: the points stay in the live file and the next round tries again.
                 let _ = self.noted(moved);
                 last_flush = Instant::now();
             }
+            let _ = self.noted(self.release_handed());
             if last_sync.elapsed() >= self.options.sync_interval {
                 let _ = self.sync_all();
+                let _ = self.noted(self.replace_unlinked());
                 last_sync = Instant::now();
-            }
-            if let Some(live) = self.live.get() {
-                let _ = self.noted(live.provide());
             }
             let _ = self.noted(self.seal_closed());
         }
+    }
+
+    /// A live file that somebody removed would take its points along when this process is killed: what it holds goes
+    /// into batches, and a new one takes its place.
+    fn replace_unlinked(&self) -> Result<()> {
+        let Some(live) = self.live.get().filter(|live| live.is_unlinked()) else { return Ok(()) };
+        let mut side = lock(&self.side);
+        self.check()?;
+        let mut held = live.hold();
+        self.hand_over_held(&mut side, live, &mut held)?;
+        self.ensure_folder(&self.live_dir)?;
+        live.begin_again(self.vfs.as_ref(), &mut held)
     }
 
     pub(super) fn seal_closed(&self) -> Result<()> {
