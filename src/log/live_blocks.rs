@@ -74,6 +74,8 @@ pub(crate) struct Waiting {
     pub(super) seed: u64,
     pub from: u64,
     pub to: u64,
+    /// Whether some of them were synced in the live file.
+    pub is_synced: bool,
 }
 
 impl Waiting {

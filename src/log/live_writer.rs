@@ -381,6 +381,7 @@ impl LiveWriter {
             seed: self.seed,
             from: state.handed,
             to: state.sequence,
+            is_synced: state.synced > state.handed,
         }
     }
 
@@ -468,10 +469,9 @@ impl LiveWriter {
         self.lock().ended = true;
     }
 
-    /// How far records are in frames, and how far their blocks were given back.
-    pub(crate) fn progress(&self) -> (u64, u64) {
-        let state = self.lock();
-        (state.handed, state.released)
+    /// Records below it are in frames.
+    pub(crate) fn handed(&self) -> u64 {
+        self.lock().handed
     }
 
     /// Makes all records durable that are still here. The segment was synced before.

@@ -228,6 +228,11 @@ impl LogWriter {
         let shared = &self.shared;
         let own = Origin::from(shared.id);
         let is_own = columns.iter().any(|c| c.series.origin == own);
+        // Most of it, and its sync, while others still log.
+        if is_own {
+            shared.hand_over(side)?;
+            shared.segment_to_append(side)?;
+        }
         // Without a live file, none is begun meanwhile.
         let mut none = (is_own && shared.live.get().is_none()).then(|| lock(&shared.live_begin));
         let live = shared.live.get().filter(|_| is_own);

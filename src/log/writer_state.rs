@@ -35,6 +35,9 @@ const HANDOVER_RECORDS_MAX: u64 = 64 * 1024;
 pub(super) struct SegmentSide {
     pub(super) segment: Option<SegmentWriter>,
     pub(super) blobs: Option<SegmentWriter>,
+    /// The last frames hold points that were synced in the live file, and are not synced yet. If a later frame survived
+    /// a power cut without them, the live records would count as covered: so nothing is written behind them before.
+    pub(super) sync_first: bool,
     pub(super) next_number: u64,
     pub(super) predecessor: (SegmentId, u64),
     /// Next ordinal by series number.
@@ -155,6 +158,17 @@ impl Shared {
         Ok(side.segment.insert(segment))
     }
 
+    pub(super) fn segment_to_append<'a>(&self, side: &'a mut SegmentSide) -> Result<&'a mut SegmentWriter> {
+        if std::mem::take(&mut side.sync_first)
+            && let Some(segment) = side.segment.as_mut()
+            && let Err(error) = segment.sync()
+        {
+            side.sync_first = true;
+            return Err(error);
+        }
+        self.segment(side)
+    }
+
     pub(super) fn blob_segment<'a>(&self, side: &'a mut SegmentSide) -> Result<&'a mut SegmentWriter> {
         let segment = match side.blobs.take() {
             Some(segment) => segment,
@@ -167,17 +181,19 @@ impl Shared {
     pub(super) fn roll(&self, side: &mut SegmentSide, all: bool) -> Result<()> {
         let due = |s: &mut SegmentWriter| all || s.len() >= self.options.segment_bytes_max;
         if let Some(mut segment) = side.segment.take_if(due) {
-            let closed = segment.finish().and_then(|()| segment.sync());
+            // Frames before the footer: one that survived a power cut alone would say that all of them are there.
+            let closed = segment.sync().and_then(|()| segment.finish()).and_then(|()| segment.sync());
             if let Err(error) = closed {
                 // A full disk: it stays open and is closed later. The footer was not written.
                 side.segment = Some(segment);
                 return self.noted(Err(error));
             }
+            side.sync_first = false;
             side.predecessor = (segment.header().id, segment.len());
             side.closed.push(segment.path().to_path_buf());
         }
         if let Some(mut blobs) = side.blobs.take_if(due) {
-            let closed = blobs.finish().and_then(|()| blobs.sync());
+            let closed = blobs.sync().and_then(|()| blobs.finish()).and_then(|()| blobs.sync());
             if let Err(error) = closed {
                 side.blobs = Some(blobs);
                 return self.noted(Err(error));
@@ -202,7 +218,7 @@ impl Shared {
     ) -> Result<()> {
         if columns.is_empty() {
             return match event {
-                Some((record, entities)) => self.segment(side)?.append_event(record, entities),
+                Some((record, entities)) => self.segment_to_append(side)?.append_event(record, entities),
                 None => Ok(()),
             };
         }
@@ -228,7 +244,7 @@ impl Shared {
                 extras: column.extras,
             });
         }
-        let segment = self.segment(side)?;
+        let segment = self.segment_to_append(side)?;
         match event {
             Some((record, entities)) => {
                 segment.append_batch_and_event(&axes, &inputs, live_to, record, entities)?
@@ -326,7 +342,9 @@ impl Shared {
                 });
             }
         }
-        self.append(side, &columns, to, None)
+        self.append(side, &columns, to, None)?;
+        side.sync_first = waiting.is_synced;
+        Ok(())
     }
 
     pub(super) fn numbers(&self, wanted: impl Iterator<Item = u32>) -> HashMap<u32, SeriesNumber> {
@@ -383,12 +401,13 @@ impl Shared {
 
     fn sync_once(&self) -> Result<()> {
         let live = self.live.get();
-        let handed = live.map(|live| live.progress().0);
+        let handed = live.map(LiveWriter::handed);
         self.sync_segments()?;
         let Some(live) = live.filter(|live| live.is_dirty()) else { return Ok(()) };
         live.sync()?;
-        // Points that were handed over meanwhile, and whose blocks were taken again, are only in frames.
-        if handed.is_some_and(|handed| live.progress().1 > handed) { self.sync_segments() } else { Ok(()) }
+        // Frames of points that were handed over meanwhile: their blocks may have been taken again, and what is synced
+        // in the live file must not be covered by less.
+        if handed.is_some_and(|handed| live.handed() > handed) { self.sync_segments() } else { Ok(()) }
     }
 
     fn sync_segments(&self) -> Result<()> {
@@ -405,6 +424,8 @@ impl Shared {
             side.blobs.iter_mut().for_each(|segment| segment.note_synced(task));
             side.segment.iter_mut().for_each(|segment| segment.note_synced(task));
         }
+        // What was appended meanwhile went through the flag itself.
+        side.sync_first &= side.segment.as_ref().is_some_and(|segment| segment.sync_task().is_some());
         Ok(())
     }
 
