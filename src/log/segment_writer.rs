@@ -35,8 +35,11 @@ use crate::vfs::{HeldLock, OpenMode, Vfs, VfsFile};
 const FILLER_BYTES_MAX: usize = 1024 * 1024;
 /// About what a series takes in a directory, and where it is declared again.
 const SERIES_ENTRY_BYTES: u64 = 160;
-/// Directories that come early, for the number of columns or points, take at most this part of the log.
+/// Directories that come early for the number of columns take at most this part of the log.
 const EARLY_DIRECTORY_SHARE: u64 = 16;
+/// Those that come early for the number of points have at least so many for each series, however little these take: a
+/// fifth of a byte a point, until the segment is sealed.
+const ENTRY_POINTS_MIN: u64 = 512;
 
 /// One column to append.
 #[derive(Clone, Debug)]
@@ -388,8 +391,11 @@ impl SegmentWriter {
     fn directory_if_due(&mut self) -> Result<()> {
         let behind = self.offset - self.covers_from;
         let entries = SERIES_ENTRY_BYTES * self.series.len() as u64;
-        let many = self.columns >= DIRECTORY_INTERVAL_COLUMNS || self.points >= DIRECTORY_INTERVAL_POINTS;
-        if many && behind >= EARLY_DIRECTORY_SHARE * entries || behind >= DIRECTORY_INTERVAL_BYTES {
+        let many_columns =
+            self.columns >= DIRECTORY_INTERVAL_COLUMNS && behind >= EARLY_DIRECTORY_SHARE * entries;
+        let many_points =
+            self.points >= DIRECTORY_INTERVAL_POINTS.max(ENTRY_POINTS_MIN * self.series.len() as u64);
+        if many_columns || many_points || behind >= DIRECTORY_INTERVAL_BYTES {
             self.append_directory()?;
         }
         Ok(())
