@@ -1,7 +1,8 @@
 //! The store API by example.
 
 use mlrs_db::{
-    Dataset, DatasetInput, ExperimentOptions, ExperimentSearch, Metric, Point, Points, RunOptions, RunSearch, RunStatus, Store,
+    Dataset, DatasetInput, ExperimentOptions, ExperimentSearch, Metric, Point, Points, RunOptions, RunSearch,
+    RunStatus, Store,
 };
 
 fn temp() -> (tempfile::TempDir, std::path::PathBuf) {
@@ -238,8 +239,7 @@ fn an_artifact_location_that_nobody_gave_is_inside_the_store_and_moves_with_it()
     let elsewhere = given.start_run(RunOptions::new().artifact_uri("s3://other/y")).unwrap();
     let check = |store: &Store, place: &str| {
         let inside = format!("file://{}/{place}/artifacts/{}", directory.path().display(), own.uid());
-        let of_experiment =
-            |id: &str| store.experiment_artifact_location(&store.get_experiment(id).unwrap());
+        let of_experiment = |id: &str| store.experiment_artifact_location(&store.get_experiment(id).unwrap());
         assert_eq!(of_experiment(own.id()), inside);
         assert_eq!(of_experiment(given.id()), "s3://bucket/x/");
         let of_run = |id: &str| store.run_artifact_location(&store.get_run(id).unwrap()).unwrap();

@@ -28,6 +28,7 @@ pub(super) fn ls(out: &mut Output<'_>, store: &Store, args: &ExperimentsLs) -> O
             order_by: args.listing.order_by.clone(),
             max_results,
             page_token,
+            ..ExperimentSearch::default()
         })
     })
 }
@@ -144,7 +145,9 @@ mod tests {
     fn an_experiment_in_full() {
         let mut plain = Vec::new();
         let runs = [(RunStatus::Finished, 1_200), (RunStatus::Failed, 1)];
-        details(&samples::experiment(), "file:///s/1", &runs, samples::START_MS).write_plain(&mut plain, true).unwrap();
+        details(&samples::experiment(), "file:///s/1", &runs, samples::START_MS)
+            .write_plain(&mut plain, true)
+            .unwrap();
         assert_eq!(
             String::from_utf8(plain).unwrap(),
             "name\tmnist\nid\t1\nuid\t01010101010101010101010101010101\nlifecycle\tactive\n\
