@@ -140,7 +140,7 @@ pub enum Error {
     },
 
     /// The input of an import is damaged and `strict` was asked for; nothing was imported.
-    #[error("{problems} problems found in {} and --strict was given; nothing was imported", path.display())]
+    #[error("{problems} problem{} found in {} and --strict was given; nothing was imported", if *problems == 1 { "" } else { "s" }, path.display())]
     StrictImport {
         /// The tree.
         path: PathBuf,

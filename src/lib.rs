@@ -24,8 +24,8 @@ pub use query::grammar::Dialect;
 pub use store::report::{CompactReport, Finding, GcReport, Progress, Severity, Stats, VerifyReport};
 pub use store::{
     ArtifactInfo, Durability, ExperimentHandle, ExperimentOptions, ExperimentSearch, GcOptions, History,
-    HistoryPage, Metric, MetricSummary, Options, Page, Run, RunOptions, RunSearch, Series, SharedMapping,
-    Store,
+    HistoryPage, Metric, MetricSummary, Options, Page, Run, RunOptions, RunSearch, Search, Series,
+    SharedMapping, Store,
 };
 
 /// The example of the README compiles.

@@ -27,6 +27,8 @@ pub const BATCH_TAGS_MAX: usize = 100;
 pub const BATCH_ITEMS_MAX: usize = 1_000;
 /// Most results of one search page (MLflow's limit).
 pub const SEARCH_RESULTS_MAX: usize = 50_000;
+/// What a handle remembers of runs between two calls, in metrics, params and tags (some 200 bytes each: 50 MiB).
+pub const CACHED_RUN_ITEMS_MAX: usize = 1 << 18;
 /// Longest filter or `order_by` text in bytes (MLflow has no limit; a list of 30,000 run ids fits).
 pub const FILTER_BYTES_MAX: usize = 1024 * 1024;
 /// Comparisons in one filter.

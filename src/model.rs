@@ -175,7 +175,8 @@ pub struct Experiment {
     pub name: String,
     /// Active or deleted.
     pub lifecycle: Lifecycle,
-    /// Given or imported location of artifacts; none means inside the store.
+    /// Given or imported location of artifacts; none means inside the store, at
+    /// [`crate::Store::experiment_artifact_location`].
     pub artifact_location: Option<String>,
     /// When it was made; trees of MLflow 1.x do not say.
     pub created_ms: Option<i64>,
@@ -212,7 +213,8 @@ pub struct RunData {
     pub deleted_ms: Option<i64>,
     /// Who ran it.
     pub user: String,
-    /// Given or imported artifact URI; none means inside the store.
+    /// Given or imported artifact URI; none means where its experiment's artifacts are, at
+    /// [`crate::Store::run_artifact_location`].
     pub artifact_uri: Option<String>,
     /// Params.
     pub params: BTreeMap<String, String>,

@@ -253,6 +253,29 @@ fn experiments_are_listed_and_shown() {
 }
 
 #[test]
+fn artifacts_without_a_given_place_are_shown_inside_the_store() {
+    let fixture = Fixture::new();
+    let run = fixture.logged(&["-e", "mnist"], CSV);
+    let shown = &fixture.json(&["experiments", "show", "mnist"])[0];
+    let uid = shown["uid"].as_str().unwrap();
+    let location = format!("file://{}/artifacts/{uid}", fixture.store().display());
+    assert_eq!(shown["artifact_location"], location.as_str());
+    let listed = fixture.json(&["experiments", "ls", "--filter", "name = 'mnist'"]);
+    assert_eq!(listed[0]["artifact_location"], location.as_str());
+    let text = fixture.text(&["experiments", "show", "mnist"]);
+    assert!(text.lines().any(|line| line == format!("artifact_location\t{location}")), "{text}");
+
+    let uri = format!("{location}/{run}/artifacts");
+    for arguments in
+        [&["runs", "ls"][..], &["runs", "search", "metrics.acc > 0"], &["runs", "show", run.as_str()]]
+    {
+        assert_eq!(fixture.json(arguments)[0]["artifact_uri"], uri.as_str(), "{arguments:?}");
+    }
+    let text = fixture.text(&["runs", "show", &run]);
+    assert!(text.lines().any(|line| line == format!("artifact_uri\t{uri}")), "{text}");
+}
+
+#[test]
 fn a_chart_shows_the_spike() {
     let fixture = Fixture::new();
     let lines: String =

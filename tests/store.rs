@@ -1,7 +1,8 @@
 //! The store API by example.
 
 use mlrs_db::{
-    Dataset, DatasetInput, ExperimentSearch, Metric, Point, Points, RunOptions, RunSearch, RunStatus, Store,
+    Dataset, DatasetInput, ExperimentOptions, ExperimentSearch, Metric, Point, Points, RunOptions, RunSearch,
+    RunStatus, Store,
 };
 
 fn temp() -> (tempfile::TempDir, std::path::PathBuf) {
@@ -224,4 +225,30 @@ fn an_experiment_that_is_named_twice_is_searched_once() {
     let experiment_ids = vec![experiment.id().to_owned(), experiment.uid().to_string()];
     let search = RunSearch { experiment_ids, ..Default::default() };
     assert_eq!(store.search_runs(&search).unwrap().items.len(), 1);
+}
+
+#[test]
+fn an_artifact_location_that_nobody_gave_is_inside_the_store_and_moves_with_it() {
+    let (directory, path) = temp();
+    let store = Store::open(&path).unwrap();
+    let own = store.experiment("own place").unwrap();
+    let run = own.start_run(RunOptions::new()).unwrap();
+    let location = ExperimentOptions::new().artifact_location("s3://bucket/x/");
+    let given = store.create_experiment("given place", location).unwrap();
+    let below = given.start_run(RunOptions::new()).unwrap();
+    let elsewhere = given.start_run(RunOptions::new().artifact_uri("s3://other/y")).unwrap();
+    let check = |store: &Store, place: &str| {
+        let inside = format!("file://{}/{place}/artifacts/{}", directory.path().display(), own.uid());
+        let of_experiment = |id: &str| store.experiment_artifact_location(&store.get_experiment(id).unwrap());
+        assert_eq!(of_experiment(own.id()), inside);
+        assert_eq!(of_experiment(given.id()), "s3://bucket/x/");
+        let of_run = |id: &str| store.run_artifact_location(&store.get_run(id).unwrap()).unwrap();
+        assert_eq!(of_run(run.id()), format!("{inside}/{}/artifacts", run.id()));
+        assert_eq!(of_run(below.id()), format!("s3://bucket/x/{}/artifacts", below.id()));
+        assert_eq!(of_run(elsewhere.id()), "s3://other/y");
+    };
+    check(&store, "store");
+    store.clone().close().unwrap();
+    std::fs::rename(&path, directory.path().join("moved")).unwrap();
+    check(&Store::open(directory.path().join("moved")).unwrap(), "moved");
 }

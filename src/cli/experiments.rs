@@ -18,7 +18,7 @@ pub(super) fn ls(out: &mut Output<'_>, store: &Store, args: &ExperimentsLs) -> O
         noun: "experiment",
         empty: &|| columns(with_lifecycle),
         cells: &|experiment: &Arc<Experiment>| cells(experiment, with_lifecycle, now_ms),
-        json: &|experiment| json::experiment(experiment),
+        json: &|experiment| Ok(json::experiment(experiment, store.experiment_artifact_location(experiment))),
     };
     listing::print(out, &args.listing, &look, &mut |max_results, page_token| {
         store.search_experiments(&ExperimentSearch {
@@ -28,6 +28,7 @@ pub(super) fn ls(out: &mut Output<'_>, store: &Store, args: &ExperimentsLs) -> O
             order_by: args.listing.order_by.clone(),
             max_results,
             page_token,
+            ..ExperimentSearch::default()
         })
     })
 }
@@ -67,15 +68,16 @@ pub(super) fn lifecycle(lifecycle: Lifecycle) -> Cell {
 pub(super) fn show(out: &mut Output<'_>, store: &Store, args: &ExperimentsShow) -> Outcome {
     let experiment = resolve::experiment(store, &args.experiment)?;
     let runs = count_runs(store, &experiment.id)?;
+    let location = store.experiment_artifact_location(&experiment);
     if out.json {
-        let mut value = json::experiment(&experiment);
+        let mut value = json::experiment(&experiment, location);
         if let serde_json::Value::Object(fields) = &mut value {
             let by_status = runs.iter().map(|(status, n)| (status.to_string(), (*n).into())).collect();
             fields.insert("runs".into(), serde_json::Value::Object(by_status));
         }
         return Ok(out.json_line(&value)?);
     }
-    Ok(details(&experiment, &runs, out.now_ms).write(out)?)
+    Ok(details(&experiment, &location, &runs, out.now_ms).write(out)?)
 }
 
 /// Active runs by status.
@@ -104,7 +106,7 @@ fn count_runs(store: &Store, id: &str) -> Outcome<Vec<(RunStatus, u64)>> {
     }
 }
 
-fn details(experiment: &Experiment, runs: &[(RunStatus, u64)], now_ms: i64) -> Table {
+fn details(experiment: &Experiment, location: &str, runs: &[(RunStatus, u64)], now_ms: i64) -> Table {
     let mut table = Table::pairs();
     table.pair("name", Cell::text(&experiment.name).toned(Tone::Strong));
     table.pair("id", Cell::text(&experiment.id));
@@ -112,8 +114,7 @@ fn details(experiment: &Experiment, runs: &[(RunStatus, u64)], now_ms: i64) -> T
     table.pair("lifecycle", lifecycle(experiment.lifecycle));
     table.pair("created", Cell::time(experiment.created_ms, now_ms));
     table.pair("updated", Cell::time(experiment.updated_ms, now_ms));
-    let location = experiment.artifact_location.as_deref();
-    table.pair("artifacts", Cell::both(location.unwrap_or("inside the store"), location.unwrap_or_default()));
+    table.pair("artifact_location", Cell::text(location));
     let total: u64 = runs.iter().map(|(_, count)| count).sum();
     table.pair("runs", Cell::count(total));
     for (status, count) in runs {
@@ -144,11 +145,13 @@ mod tests {
     fn an_experiment_in_full() {
         let mut plain = Vec::new();
         let runs = [(RunStatus::Finished, 1_200), (RunStatus::Failed, 1)];
-        details(&samples::experiment(), &runs, samples::START_MS).write_plain(&mut plain, true).unwrap();
+        details(&samples::experiment(), "file:///s/1", &runs, samples::START_MS)
+            .write_plain(&mut plain, true)
+            .unwrap();
         assert_eq!(
             String::from_utf8(plain).unwrap(),
             "name\tmnist\nid\t1\nuid\t01010101010101010101010101010101\nlifecycle\tactive\n\
-             created\t2026-11-23T11:56:14.123Z\nupdated\t\nartifacts\t\nruns\t1201\nruns.FINISHED\t1200\n\
+             created\t2026-11-23T11:56:14.123Z\nupdated\t\nartifact_location\tfile:///s/1\nruns\t1201\nruns.FINISHED\t1200\n\
              runs.FAILED\t1\ntag.owner\tada\n"
         );
     }

@@ -4,8 +4,12 @@
 //! 4 corruption, 5 busy); the match has no wildcard, so a new variant must choose.
 
 use std::io;
+use std::path::Path;
 
 use crate::Error;
+
+/// The file that says which store a directory is.
+const IDENTITY_FILE: &str = "MLRS";
 
 pub(super) const FAILURE: u8 = 1;
 pub(super) const USAGE: u8 = 2;
@@ -65,10 +69,10 @@ impl Failure {
         }
     }
 
-    /// What to do next, where the text does not say it.
-    pub(super) fn advice(&self) -> Option<String> {
+    /// What to do next, where the text does not say it. `can_skip_damage`: the verb has a flag for it, not given yet.
+    pub(super) fn advice(&self, can_skip_damage: bool) -> Option<String> {
         match self {
-            Self::Engine(error) => advice(error),
+            Self::Engine(error) => advice(error, can_skip_damage),
             _ => None,
         }
     }
@@ -95,13 +99,21 @@ pub(super) fn exit_code(error: &Error) -> u8 {
 }
 
 /// What to do about an engine error whose text names no remedy of the command line.
-fn advice(error: &Error) -> Option<String> {
+fn advice(error: &Error, can_skip_damage: bool) -> Option<String> {
+    let variable = super::args::STORE_VARIABLE;
     let text = match error {
-        Error::NotAStore { path, .. } => format!(
-            "make one with `mlrs-db init {}`, or name another with --store DIR or {}",
-            path.display(),
-            super::args::STORE_VARIABLE
-        ),
+        Error::NotAStore { path, .. } if may_become_a_store(path) => {
+            format!("make one with `mlrs-db init {}`, or name another with --store DIR or {variable}", path.display())
+        }
+        Error::NotAStore { .. } => format!("name a store with --store DIR or {variable}"),
+        Error::Corrupt { .. } | Error::TornTail { .. } | Error::Gap { .. } if can_skip_damage => {
+            "--skip-damage answers from what is intact".into()
+        }
+        Error::Corrupt { path, .. } if path.ends_with(IDENTITY_FILE) => {
+            "what was logged lies in other files: reading verbs do with --skip-damage; to write again, move this file \
+             away and run `mlrs-db init` on the directory, which gives the store a new identity"
+                .into()
+        }
         Error::NotFound { what: "run", .. } => "`mlrs-db runs ls --view all` lists every run".into(),
         Error::NotFound { what: "experiment", .. } => {
             "`mlrs-db experiments ls --view all` lists every experiment".into()
@@ -119,6 +131,14 @@ fn advice(error: &Error) -> Option<String> {
         _ => return None,
     };
     Some(text)
+}
+
+/// Whether `init` takes the directory: one that is not there, an empty one, or a log that lost its identity.
+fn may_become_a_store(path: &Path) -> bool {
+    match std::fs::read_dir(path) {
+        Ok(mut entries) => entries.next().is_none() || path.join("log").is_dir(),
+        Err(e) => e.kind() == io::ErrorKind::NotFound,
+    }
 }
 
 #[cfg(test)]
@@ -160,6 +180,13 @@ mod tests {
     }
 
     #[test]
+    fn one_problem_is_not_many() {
+        let text = |problems| Error::StrictImport { path: "tree".into(), problems }.to_string();
+        assert!(text(1).starts_with("1 problem found in tree and"), "{}", text(1));
+        assert!(text(2).starts_with("2 problems found in tree and"), "{}", text(2));
+    }
+
+    #[test]
     fn a_closed_pipe_is_silent_and_no_failure() {
         let closed = Failure::Output(io::ErrorKind::BrokenPipe.into());
         assert_eq!((closed.exit_code(), closed.text()), (0, None));
@@ -170,10 +197,29 @@ mod tests {
 
     #[test]
     fn a_missing_store_says_how_to_get_one() {
-        let advice =
-            Failure::from(Error::NotAStore { path: "here".into(), reason: "no".into() }).advice().unwrap();
-        for word in ["mlrs-db init here", "--store", "MLRS_DB_STORE"] {
-            assert!(advice.contains(word), "{advice}");
+        let advice = |path: &Path| {
+            let error = Error::NotAStore { path: path.into(), reason: "no".into() };
+            Failure::from(error).advice(false).unwrap()
+        };
+        let dir = tempfile::tempdir().unwrap();
+        for path in [dir.path(), &dir.path().join("missing")] {
+            for word in [&format!("mlrs-db init {}", path.display()), "--store", "MLRS_DB_STORE"] {
+                assert!(advice(path).contains(word), "{}", advice(path));
+            }
         }
+        std::fs::write(dir.path().join("thesis.tex"), "text").unwrap();
+        for path in [dir.path(), &dir.path().join("thesis.tex")] {
+            assert_eq!(advice(path), "name a store with --store DIR or MLRS_DB_STORE");
+        }
+        std::fs::create_dir(dir.path().join("log")).unwrap();
+        assert!(advice(dir.path()).contains("mlrs-db init"), "a log without its identity");
+    }
+
+    #[test]
+    fn damage_names_the_flag_where_there_is_one() {
+        let damage = |path: &str| Failure::from(Error::corrupt(path, 7, "a", "b"));
+        assert!(damage("log/a-0.seg").advice(true).unwrap().contains("--skip-damage"));
+        assert_eq!(damage("log/a-0.seg").advice(false), None);
+        assert!(damage("store/MLRS").advice(false).unwrap().contains("mlrs-db init"));
     }
 }

@@ -33,20 +33,25 @@ fn path(path: &Path) -> Value {
     Value::String(path.to_string_lossy().into_owned())
 }
 
-/// A run with params, tags and latest metrics.
-pub(super) fn run(run: &RunData) -> Value {
+/// A run with params, tags and latest metrics, and where its artifacts are.
+pub(super) fn run(run: &RunData, artifact_uri: String) -> Value {
     let mut value = plain(run);
     let metrics: Map<String, Value> =
         run.metrics.iter().map(|(key, latest)| (key.clone(), point(latest))).collect();
     if let Value::Object(fields) = &mut value {
         fields.insert("metrics".into(), Value::Object(metrics));
+        fields.insert("artifact_uri".into(), artifact_uri.into());
     }
     value
 }
 
-/// An experiment.
-pub(super) fn experiment(experiment: &Experiment) -> Value {
-    plain(experiment)
+/// An experiment, and where its artifacts are.
+pub(super) fn experiment(experiment: &Experiment, artifact_location: String) -> Value {
+    let mut value = plain(experiment);
+    if let Value::Object(fields) = &mut value {
+        fields.insert("artifact_location".into(), artifact_location.into());
+    }
+    value
 }
 
 /// What is known of one metric of a run.
@@ -149,7 +154,8 @@ mod tests {
 
     #[test]
     fn a_run_keeps_raw_times_and_nan_metrics() {
-        let value = run(&samples::run());
+        let value = run(&samples::run(), "file:///store/artifacts".into());
+        assert_eq!(value["artifact_uri"], json!("file:///store/artifacts"));
         assert_eq!(value["start_ms"], json!(1_795_434_974_123_i64));
         assert_eq!(value["status"], json!("FINISHED"));
         assert_eq!(value["params"]["lr"], json!("0.1"));

@@ -29,7 +29,7 @@ pub(super) struct Look<'a, T> {
     pub(super) noun: &'static str,
     pub(super) empty: &'a dyn Fn() -> Table,
     pub(super) cells: &'a dyn Fn(&T) -> Vec<Cell>,
-    pub(super) json: &'a dyn Fn(&T) -> serde_json::Value,
+    pub(super) json: &'a dyn Fn(&T) -> Result<serde_json::Value>,
 }
 
 /// Prints the pages that `fetch` gives for (most rows, token).
@@ -55,7 +55,7 @@ pub(super) fn print<T>(
         printed += page.items.len();
         for item in &page.items {
             if out.json {
-                out.json_line(&(look.json)(item))?;
+                out.json_line(&(look.json)(item)?)?;
             } else {
                 table.row((look.cells)(item));
             }
@@ -99,7 +99,7 @@ mod tests {
                 noun: "number",
                 empty: &|| Table::new(vec![Column::text("n")]),
                 cells: &|n: &usize| vec![Cell::text(n.to_string())],
-                json: &|n| json!({"n": n}),
+                json: &|n| Ok(json!({"n": n})),
             };
             print(out, &listing, &look, &mut |rows, token| {
                 fetched += 1;

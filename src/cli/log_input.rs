@@ -274,9 +274,8 @@ impl Parser {
             let time = match value {
                 Value::Number(number) => read_time(&number.to_string()),
                 Value::String(text) => read_time(text),
-                _ => None,
-            };
-            let time = time.ok_or_else(|| no_time(&value.to_string()))?;
+                _ => Err(no_time(&value.to_string())),
+            }?;
             return if record.timestamp_ms.replace(time).is_some() { Err(twice()) } else { Ok(()) };
         }
         let number = match value {
@@ -321,7 +320,7 @@ fn parse_row(
                 record.step =
                     Some(read_step(cell).ok_or_else(|| format!("the step '{cell}' is no integer"))?);
             }
-            Field::Timestamp => record.timestamp_ms = Some(read_time(cell).ok_or_else(|| no_time(cell))?),
+            Field::Timestamp => record.timestamp_ms = Some(read_time(cell)?),
             Field::Key(place) => {
                 let key = keys.get(place).map_or("", String::as_str);
                 let value = read_float(cell).map_err(|why| format!("column {found} ('{key}'): {why}"))?;
@@ -356,8 +355,9 @@ fn read_step(text: &str) -> Option<i64> {
     (value.trunc() == value && value.abs() <= 9_007_199_254_740_992.0).then_some(value as i64)
 }
 
-fn read_time(text: &str) -> Option<i64> {
-    read_step(text).or_else(|| time::parse_date(text))
+fn read_time(text: &str) -> Result<i64, String> {
+    let time = read_step(text).or_else(|| time::parse_date(text)).ok_or_else(|| no_time(text))?;
+    if time < 0 { Err(format!("the time {text} is before 1970")) } else { Ok(time) }
 }
 
 fn no_time(text: &str) -> String {

@@ -60,7 +60,8 @@ pub fn main() -> ExitCode {
             // What was answered before the failure is still the answer; the failure itself is what counts.
             let _ = out.out.flush();
             if let Some(text) = failure.text() {
-                out.error(text, failure.advice().as_deref());
+                let can_skip_damage = cli.verb.damage().is_some_and(|damage| !damage.skip_damage);
+                out.error(text, failure.advice(can_skip_damage).as_deref());
             }
             failure.exit_code().into()
         }
@@ -115,24 +116,22 @@ fn run(cli: &Cli, out: &mut Output<'_>) -> Outcome {
         _ => {}
     }
     let path = store_path(&cli.global)?;
+    let open_to_read = || resolve::open_to_read(path, cli.verb.damage().is_some_and(|d| d.skip_damage));
     match &cli.verb {
         Verb::Import(args) => trees::import(out, path, args),
-        Verb::Export(args) => trees::export(out, path, args),
-        Verb::Experiments(Experiments::Ls(args)) => experiments::ls(out, &resolve::open_to_read(path)?, args),
-        Verb::Experiments(Experiments::Show(args)) => {
-            experiments::show(out, &resolve::open_to_read(path)?, args)
-        }
-        Verb::Runs(Runs::Ls(args)) => runs::ls(out, &resolve::open_to_read(path)?, args, ""),
-        Verb::Runs(Runs::Search(args)) => {
-            runs::ls(out, &resolve::open_to_read(path)?, &args.ls, &args.filter)
-        }
-        Verb::Runs(Runs::Show(args)) => runs::show(out, &resolve::open_to_read(path)?, args),
-        Verb::Metrics(Metrics::Ls(args)) => metrics::ls(out, &resolve::open_to_read(path)?, args),
-        Verb::Metrics(Metrics::Get(args)) => metrics::get(out, &resolve::open_to_read(path)?, args),
-        Verb::Metrics(Metrics::Plot(args)) => plot_verb::plot(out, &resolve::open_to_read(path)?, args),
+        Verb::Export(args) => trees::export(out, &open_to_read()?, args),
+        Verb::Experiments(Experiments::Ls(args)) => experiments::ls(out, &open_to_read()?, args),
+        Verb::Experiments(Experiments::Show(args)) => experiments::show(out, &open_to_read()?, args),
+        Verb::Runs(Runs::Ls(args)) => runs::ls(out, &open_to_read()?, args, ""),
+        Verb::Runs(Runs::Search(args)) => runs::ls(out, &open_to_read()?, &args.ls, &args.filter),
+        Verb::Runs(Runs::Show(args)) => runs::show(out, &open_to_read()?, args),
+        Verb::Metrics(Metrics::Ls(args)) => metrics::ls(out, &open_to_read()?, args),
+        Verb::Metrics(Metrics::Get(args)) => metrics::get(out, &open_to_read()?, args),
+        Verb::Metrics(Metrics::Plot(args)) => plot_verb::plot(out, &open_to_read()?, args),
         Verb::Log(args) => log_verb::log(out, path, args, io::stdin().lock()),
-        Verb::Stats => maintain::stats(out, &resolve::open_to_read(path)?),
-        Verb::Verify => maintain::verify(out, &resolve::open_to_read(path)?),
+        Verb::Stats(_) => maintain::stats(out, &open_to_read()?),
+        // It names the damage, so none may keep it from looking.
+        Verb::Verify => maintain::verify(out, &resolve::open_to_read(path, true)?),
         Verb::Compact => maintain::compact(out, path),
         Verb::Gc(args) => maintain::gc(out, path, args),
         Verb::Init(_) | Verb::Completions(_) | Verb::Man(_) => Ok(()),

@@ -161,12 +161,19 @@ impl Frame {
 pub(super) struct Bin {
     /// Points that can be drawn; the values below are their heights.
     pub(super) drawn: u64,
-    /// NaN and infinities.
-    pub(super) odd: u64,
+    pub(super) nan: u64,
+    pub(super) infinite: u64,
     pub(super) first: f64,
     pub(super) last: f64,
     pub(super) min: f64,
     pub(super) max: f64,
+}
+
+impl Bin {
+    /// Points that have no place on the axis.
+    pub(super) const fn not_finite(&self) -> u64 {
+        self.nan + self.infinite
+    }
 }
 
 /// One series, gathered into the columns of a frame.
@@ -191,11 +198,12 @@ impl Trace {
         }
         let Some(bin) = self.bins.get_mut(frame.column(x)) else { return };
         let Some(y) = height_of(point.value, frame.style.log_y) else {
-            bin.odd += u64::from(!point.value.is_finite());
+            bin.nan += u64::from(point.value.is_nan());
+            bin.infinite += u64::from(point.value.is_infinite());
             return;
         };
         if bin.drawn == 0 {
-            *bin = Bin { drawn: 0, odd: bin.odd, first: y, last: y, min: y, max: y };
+            *bin = Bin { first: y, last: y, min: y, max: y, ..*bin };
         }
         bin.drawn += 1;
         bin.last = y;
@@ -228,9 +236,12 @@ pub(super) fn draw(frame: &Frame, traces: &[Trace]) -> String {
             format!("{:>gutter$.gutter$} {edge}{}", label.unwrap_or(""), canvas.row(row, style.colour));
         push_line(&mut text, &line);
     }
-    if let Some(marks) = odd_marks(frame, traces, cells) {
-        let gutter = frame.gutter - 1;
-        push_line(&mut text, &format!("{:>gutter$} {wall}{marks}", "NaN"));
+    let rows: [(&str, fn(&Bin) -> u64); 2] = [("NaN", |bin| bin.nan), ("inf", |bin| bin.infinite)];
+    for (label, number) in rows {
+        if let Some(marks) = marks(frame, traces, cells, number) {
+            let gutter = frame.gutter - 1;
+            push_line(&mut text, &format!("{label:>gutter$} {wall}{marks}"));
+        }
     }
     let (divisor, unit) = match style.x {
         Axis::Step => (1, "step"),
@@ -257,7 +268,7 @@ fn stroke(frame: &Frame, trace: &Trace, canvas: &mut Canvas, number: usize) {
     let mut before: Option<(usize, usize)> = None;
     for (i, bin) in trace.bins.iter().enumerate() {
         if bin.drawn == 0 {
-            if bin.odd > 0 {
+            if bin.not_finite() > 0 {
                 before = None;
             }
             continue;
@@ -270,11 +281,11 @@ fn stroke(frame: &Frame, trace: &Trace, canvas: &mut Canvas, number: usize) {
     }
 }
 
-/// A `!` under every character cell that holds a value without a place.
-fn odd_marks(frame: &Frame, traces: &[Trace], cells: usize) -> Option<String> {
+/// A `!` under every character cell that has a number of these values; none if no cell has.
+fn marks(frame: &Frame, traces: &[Trace], cells: usize, number: fn(&Bin) -> u64) -> Option<String> {
     let mut marks = vec![' '; cells];
     for trace in traces {
-        for (i, _) in trace.bins.iter().enumerate().filter(|(_, bin)| bin.odd > 0) {
+        for (i, _) in trace.bins.iter().enumerate().filter(|(_, bin)| number(bin) > 0) {
             if let Some(mark) = marks.get_mut(i * cells / frame.columns.max(1)) {
                 *mark = '!';
             }

@@ -85,18 +85,20 @@ fn label(key: &str, run: &RunData, runs: usize) -> String {
 fn as_json(run: &RunData, key: &str, trace: &Trace, frame: &Frame, axis: Axis) -> Value {
     let value =
         |found: Option<(f64, i64)>| found.map(|(value, at)| json!({"value": json::float(value), "x": at}));
-    let bins = trace.bins.iter().enumerate().filter(|(_, bin)| bin.drawn + bin.odd > 0).map(|(i, bin)| {
-        let shown = |height: f64| (bin.drawn > 0).then(|| json::float(frame.value_at(height)));
-        json!({
-            "column": i,
-            "points": bin.drawn,
-            "not_finite": bin.odd,
-            "first": shown(bin.first),
-            "last": shown(bin.last),
-            "min": shown(bin.min),
-            "max": shown(bin.max),
-        })
-    });
+    let bins =
+        trace.bins.iter().enumerate().filter(|(_, bin)| bin.drawn + bin.not_finite() > 0).map(|(i, bin)| {
+            let shown = |height: f64| (bin.drawn > 0).then(|| json::float(frame.value_at(height)));
+            json!({
+                "column": i,
+                "points": bin.drawn,
+                "nan": bin.nan,
+                "infinite": bin.infinite,
+                "first": shown(bin.first),
+                "last": shown(bin.last),
+                "min": shown(bin.min),
+                "max": shown(bin.max),
+            })
+        });
     json!({
         "run_id": run.id,
         "key": key,

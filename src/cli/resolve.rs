@@ -9,9 +9,9 @@ use super::failure::{Failure, Outcome};
 use crate::model::{Experiment, RunData};
 use crate::{Dialect, Error, RunSearch, Store, ViewType};
 
-/// A store that is only read.
-pub(super) fn open_to_read(path: &Path) -> Outcome<Store> {
-    Ok(Store::options().read_only(true).create(false).open(path)?)
+/// A store that is only read; damage is passed over or an error.
+pub(super) fn open_to_read(path: &Path, skip_damage: bool) -> Outcome<Store> {
+    Ok(Store::options().read_only(true).create(false).skip_damage(skip_damage).open(path)?)
 }
 
 /// A store that is written and exists.

@@ -112,7 +112,7 @@ pub(super) fn write(
     about.pair("ended", Cell::time(run.end_ms, now_ms));
     about.pair("duration", duration(run, now_ms));
     about.pair("user", Cell::text(&run.user));
-    about.pair("artifact_location", Cell::text(location));
+    about.pair("artifact_uri", Cell::text(location));
     let sections = [
         (
             "params",

@@ -29,7 +29,7 @@ pub(super) fn ls(out: &mut Output<'_>, store: &Store, args: &RunsLs, filter: &st
         noun: "run",
         empty: &|| run_view::columns(&extra),
         cells: &|run: &Arc<RunData>| run_view::cells(run, &names.of(&run.experiment_id), &extra, now_ms),
-        json: &|run| json::run(run),
+        json: &|run| Ok(json::run(run, store.run_artifact_location(run)?)),
     };
     listing::print(out, &args.listing, &look, &mut |max_results, page_token| {
         store.search_runs(&RunSearch {
@@ -69,16 +69,15 @@ impl Names<'_> {
 /// Shows one run.
 pub(super) fn show(out: &mut Output<'_>, store: &Store, args: &RunsShow) -> Outcome {
     let run = resolve::run(store, &args.run)?;
-    let location = store.artifact_location(&run.id)?;
+    let location = store.run_artifact_location(&run)?;
     // Artifacts may lie where this machine cannot look; the run is worth showing all the same.
     let artifacts = store.list_artifacts(&run.id, "").unwrap_or_else(|error| {
         out.note(format_args!("artifacts are not listed: {error}"));
         Vec::new()
     });
     if out.json {
-        let mut value = json::run(&run);
+        let mut value = json::run(&run, location);
         if let serde_json::Value::Object(fields) = &mut value {
-            fields.insert("artifact_location".into(), location.into());
             let list = artifacts
                 .iter()
                 .map(|a| serde_json::json!({"path": a.path.to_string(), "is_dir": a.is_dir, "size": a.size}));

@@ -47,7 +47,7 @@ pub(super) fn import(out: &mut Output<'_>, path: &Path, args: &Import) -> Outcom
     bar.done();
     store.close()?;
     // Closing seals: only then is it known what the tree costs.
-    let bytes_stored = stored(&resolve::open_to_read(path)?)?.saturating_sub(bytes_before);
+    let bytes_stored = stored(&resolve::open_to_read(path, false)?)?.saturating_sub(bytes_before);
     write_problems(out, &report);
     if out.json {
         return Ok(out.json_line(&json::import(&report, bytes_stored, args.dry_run))?);
@@ -74,8 +74,7 @@ impl Drop for Scratch {
 }
 
 /// Writes the store as a tree.
-pub(super) fn export(out: &mut Output<'_>, path: &Path, args: &Export) -> Outcome {
-    let store = resolve::open_to_read(path)?;
+pub(super) fn export(out: &mut Output<'_>, store: &Store, args: &Export) -> Outcome {
     let options = ExportOptions {
         tree: args.tree.clone(),
         rewrite_uris: args.rewrite_uris.clone(),

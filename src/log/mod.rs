@@ -29,7 +29,7 @@ pub(crate) use check::{ColumnSpan, SegmentCheck, check_segment};
 pub(crate) use column_reader::{ColumnReader, DecodedColumn};
 pub(crate) use live_reader::{LiveWindow, read_live_window, read_live_windows};
 pub(crate) use origin_stream::OriginStream;
-pub(crate) use reader::{LogReader, SeriesPart, View, event_offsets, read_event};
+pub(crate) use reader::{LogReader, SeriesPart, View, event_offsets, read_event, undamaged};
 pub(crate) use recover::{RecoverReport, recover_dead_writers};
 pub(crate) use seal::{compact_segments, holds_points_of, is_worth_sealing};
 pub(crate) use segment_reader::{Damage, Segment, SegmentState};

@@ -54,7 +54,7 @@ pub(crate) struct View {
     /// Files that could not be opened, and numbers that are missing.
     pub problems: Vec<Problem>,
     /// Whether damaged events are passed over.
-    skip_damage: bool,
+    pub(crate) skip_damage: bool,
 }
 
 /// What one directory or tail knows of an entity, with the frames its postings point to.
@@ -496,7 +496,7 @@ pub(crate) fn touched(path: &Path, record: Record) -> Result<Vec<(EntityKind, Ui
 }
 
 /// If damage is passed over, a damaged event is none: what it said is lost, all others still count.
-fn undamaged(event: Result<Option<Event>>, skip_damage: bool) -> Result<Option<Event>> {
+pub(crate) fn undamaged(event: Result<Option<Event>>, skip_damage: bool) -> Result<Option<Event>> {
     match event {
         Err(Error::Corrupt { .. } | Error::TornTail { .. }) if skip_damage => Ok(None),
         other => other,

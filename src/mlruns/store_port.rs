@@ -171,17 +171,18 @@ impl PointReader for Port<'_> {
     ) -> Result<()> {
         let series = self.run_series(run)?;
         let Some(origins) = series.get(&SeriesKey::of_run(run, key)) else { return Ok(()) };
+        let skip_damage = self.store.inner.options.skip_damage;
         let single = match which {
             Which::From(origin, from) => Some((origins.iter().find(|o| o.origin == origin), from)),
             Which::All if origins.len() == 1 => Some((origins.first(), 0)),
             _ => None,
         };
         if let Some((parts, from)) = single {
-            return parts.map_or(Ok(()), |parts| read_origin(parts, from, sink));
+            return parts.map_or(Ok(()), |parts| read_origin(parts, from, skip_damage, sink));
         }
         let wanted: Vec<OriginParts> =
             origins.iter().filter(|o| which != Which::Except(o.origin)).cloned().collect();
-        read_merged(run, key, &wanted, sink)
+        read_merged(run, key, &wanted, skip_damage, sink)
     }
 }
 
@@ -189,10 +190,12 @@ impl PointReader for Port<'_> {
 fn read_origin(
     parts: &OriginParts,
     from: u64,
+    skip_damage: bool,
     sink: &mut dyn FnMut(&PointBlock<'_>) -> Result<()>,
 ) -> Result<()> {
     let mut reader = ColumnReader::default();
-    let mut stream = parts.stream(&mut reader, from..u64::MAX)?;
+    reader.holes_allowed = skip_damage;
+    let mut stream = parts.stream(&mut reader, from..u64::MAX)?.allow_holes(skip_damage);
     while let Some(column) = stream.next(&mut reader, BLOCK_POINTS)? {
         sink(&PointBlock {
             steps: &column.steps,
@@ -209,9 +212,10 @@ fn read_merged(
     run: Uid,
     key: &str,
     origins: &[OriginParts],
+    skip_damage: bool,
     sink: &mut dyn FnMut(&PointBlock<'_>) -> Result<()>,
 ) -> Result<()> {
-    let mut stream = HistoryStream::new(&run.to_string(), key, origins, None, false)?;
+    let mut stream = HistoryStream::new(&run.to_string(), key, origins, None, skip_damage)?;
     let filter = PointFilter::default();
     loop {
         let (mut steps, mut timestamps, mut values) = (Vec::new(), Vec::new(), Vec::new());
@@ -361,6 +365,30 @@ impl ExportSource for Port<'_> {
     }
 }
 
+/// Refuses an export into the store, which would become part of it, and one to a directory that the store is in, which
+/// would be replaced with everything in it.
+fn keep_apart(store: &Path, destination: &Path) -> Result<()> {
+    // A store that lives in memory is nowhere near.
+    let Ok(store) = std::fs::canonicalize(store) else { return Ok(()) };
+    let target = resolved(destination)?;
+    let (where_it_lies, advice) = match (target.starts_with(&store), store.starts_with(&target)) {
+        (true, _) => ("inside the store", "name a directory outside of it"),
+        (_, true) => ("around the store", "name a directory that the store is not in"),
+        _ => return Ok(()),
+    };
+    Err(Error::invalid(format!("the target {} is {where_it_lies}: {advice}", destination.display())))
+}
+
+/// Where a path leads, although its last parts may not exist yet.
+fn resolved(path: &Path) -> Result<PathBuf> {
+    let absolute = std::path::absolute(path).map_err(|e| Error::io("open", path, e))?;
+    let found = absolute.ancestors().find_map(|ancestor| {
+        let rest = absolute.strip_prefix(ancestor).ok()?;
+        Some(std::fs::canonicalize(ancestor).ok()?.join(rest))
+    });
+    Ok(found.unwrap_or(absolute))
+}
+
 impl Store {
     /// Imports an `mlruns` tree. Doing so again adds what is new; see [`super::import`].
     ///
@@ -387,13 +415,14 @@ impl Store {
     /// Exports to the `mlruns` layout; see [`super::export`].
     ///
     /// # Errors
-    /// As [`super::export`].
+    /// As [`super::export`]; [`Error::InvalidArgument`] for a target inside the store, or around it.
     pub fn export(
         &self,
         destination: &Path,
         options: &ExportOptions,
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<ExportReport> {
+        keep_apart(&self.inner.root, destination)?;
         let snapshot = self.inner.snapshot()?;
         let port = Port::new(self, Some(snapshot))?;
         super::export(&port, destination, options, progress)

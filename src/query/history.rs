@@ -10,7 +10,7 @@ use std::ops::{Bound, RangeBounds};
 use crate::codec::extra::Extra;
 use crate::error::{Error, Result};
 use crate::format::cursor::{Cursor, put_varint};
-use crate::id::Origin;
+use crate::id::{Origin, Uid};
 use crate::log::{ColumnReader, DecodedColumn, OriginStream};
 use crate::model::{Point, Points};
 use crate::query::snapshot::OriginParts;
@@ -19,6 +19,8 @@ use crate::query::snapshot::OriginParts;
 const CHUNK_POINTS: usize = 4096;
 /// Points that room is made for before they are read: 24 MiB.
 const RESERVED_POINTS_MAX: usize = 1 << 20;
+/// Version of the tokens.
+const TOKEN_VERSION: u8 = 2;
 /// Origins that a token can name; more than a run ever has.
 const TOKEN_ORIGINS_MAX: usize = 4096;
 
@@ -78,9 +80,10 @@ struct Place {
 pub(crate) struct HistoryToken(Vec<Place>);
 
 impl HistoryToken {
-    /// Opaque text.
-    pub(crate) fn encode(&self) -> String {
-        let mut out = vec![1u8];
+    /// Opaque text, for this run and key only.
+    pub(crate) fn encode(&self, run: Uid, key: &str) -> String {
+        let mut out = vec![TOKEN_VERSION];
+        out.extend_from_slice(&series_mark(run, key));
         put_varint(&mut out, self.0.len() as u64);
         for place in &self.0 {
             out.extend_from_slice(place.origin.as_bytes());
@@ -93,14 +96,19 @@ impl HistoryToken {
         out.iter().map(|b| format!("{b:02x}")).collect()
     }
 
-    /// Reads a token; anything else is an error of the caller.
-    pub(crate) fn decode(text: &str) -> Result<Self> {
-        Self::parse(text).ok_or_else(|| {
+    /// Reads the token of a page of this run and key; anything else is an error of the caller.
+    pub(crate) fn decode(text: &str, run: Uid, key: &str) -> Result<Self> {
+        let (mark, token) = Self::parse(text).ok_or_else(|| {
             Error::invalid("the page token is not one of this program: start again without one")
-        })
+        })?;
+        if mark != series_mark(run, key) {
+            let text = format!("the page token is of another run or metric than '{key}' in run {run}");
+            return Err(Error::invalid(text));
+        }
+        Ok(token)
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    fn parse(text: &str) -> Option<([u8; 8], Self)> {
         if !text.len().is_multiple_of(2) || !text.is_ascii() {
             return None;
         }
@@ -111,9 +119,10 @@ impl HistoryToken {
             return None;
         }
         let mut cursor = Cursor::new(body);
-        if cursor.u8().ok()? != 1 {
+        if cursor.u8().ok()? != TOKEN_VERSION {
             return None;
         }
+        let mark = cursor.array().ok()?;
         let count = cursor.count(TOKEN_ORIGINS_MAX, "origins").ok()?;
         let place = |cursor: &mut Cursor<'_>| {
             Some(Place {
@@ -123,8 +132,18 @@ impl HistoryToken {
                 timestamp_max: i64::from_le_bytes(cursor.array().ok()?),
             })
         };
-        (0..count).map(|_| place(&mut cursor)).collect::<Option<_>>().map(Self)
+        let places = (0..count).map(|_| place(&mut cursor)).collect::<Option<_>>()?;
+        Some((mark, Self(places)))
     }
+}
+
+/// What tells the tokens of two series apart.
+fn series_mark(run: Uid, key: &str) -> [u8; 8] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(run.as_bytes()).update(key.as_bytes());
+    let mut mark = [0; 8];
+    hasher.finalize_xof().fill(&mut mark);
+    mark
 }
 
 /// A merge of origins.
@@ -307,13 +326,19 @@ mod tests {
         fn tokens_round_trip_and_garbage_is_refused(
             places in proptest::collection::vec((any::<[u8; 16]>(), any::<u64>(), any::<u64>(), any::<i64>()), 0..5),
             garbage in ".{0,60}",
+            key in ".{0,20}",
+            other in ".{0,20}",
         ) {
+            let (run, other_run) = (Uid::from_bytes([1; 16]), Uid::from_bytes([2; 16]));
             let places = places.into_iter().map(|(origin, next, end, timestamp_max)| Place {
                 origin: Origin::from_bytes(origin), next, end, timestamp_max,
             });
             let token = HistoryToken(places.collect());
-            prop_assert_eq!(HistoryToken::decode(&token.encode()).unwrap(), token);
-            prop_assert!(HistoryToken::decode(&garbage).is_err());
+            let text = token.encode(run, &key);
+            prop_assert!(HistoryToken::decode(&text, other_run, &key).is_err());
+            prop_assert_eq!(HistoryToken::decode(&text, run, &other).is_ok(), key == other);
+            prop_assert_eq!(HistoryToken::decode(&text, run, &key).unwrap(), token);
+            prop_assert!(HistoryToken::decode(&garbage, run, &key).is_err());
         }
     }
 }

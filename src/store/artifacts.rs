@@ -7,10 +7,10 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::catalog::Entity;
 use crate::error::{Error, Result};
 use crate::format::event::Field;
 use crate::id::Uid;
+use crate::model::{Experiment, RunData};
 use crate::store::state::Want;
 use crate::store::{Inner, Store};
 use crate::vfs::OpenMode;
@@ -93,23 +93,12 @@ pub(crate) fn path_of_uri(uri: &str) -> Option<PathBuf> {
 impl Inner {
     /// The folder of a run's artifacts inside the store.
     pub(crate) fn artifact_dir(&self, experiment: Uid, run: Uid) -> PathBuf {
-        let experiment = self.root.join("artifacts").join(experiment.to_string());
-        experiment.join(run.to_string()).join("artifacts")
+        self.experiment_artifact_dir(experiment).join(run.to_string()).join("artifacts")
     }
 
-    fn artifact_root(&self, entity: &Entity, location: Option<&str>) -> ArtifactRoot {
-        if let Some(uri) = entity.text(Field::ARTIFACT_URI) {
-            return ArtifactRoot::Given(uri.to_owned());
-        }
-        match location {
-            Some(location) => {
-                ArtifactRoot::Given(format!("{}/{}/artifacts", location.trim_end_matches('/'), entity.uid()))
-            }
-            None => {
-                let experiment = entity.reference(Field::EXPERIMENT).unwrap_or_default();
-                ArtifactRoot::Inside(self.artifact_dir(experiment, entity.uid()))
-            }
-        }
+    /// The folder of an experiment's artifacts inside the store.
+    fn experiment_artifact_dir(&self, experiment: Uid) -> PathBuf {
+        self.root.join("artifacts").join(experiment.to_string())
     }
 }
 
@@ -120,22 +109,39 @@ enum ArtifactRoot {
 }
 
 impl Store {
-    fn artifact_root(&self, run_id: &str) -> Result<ArtifactRoot> {
-        let uid = self.inner.run_uid(run_id)?;
+    /// Where a run's artifacts are; `given` is what was given or imported for the run itself.
+    fn artifact_root(&self, run: Uid, experiment: Uid, given: Option<&str>) -> Result<ArtifactRoot> {
+        if let Some(uri) = given {
+            return Ok(ArtifactRoot::Given(uri.to_owned()));
+        }
         let mut state = self.inner.lock_state();
         state.ensure(Want::Experiments)?;
-        let run = state.catalog.run(uid).ok_or_else(|| Error::not_found("run", run_id))?;
-        let experiment = run.reference(Field::EXPERIMENT).and_then(|uid| state.catalog.experiment(uid));
-        let location = experiment.and_then(|e| e.text(Field::ARTIFACT_LOCATION));
-        Ok(self.inner.artifact_root(run, location))
+        let location = state.catalog.experiment(experiment).and_then(|e| e.text(Field::ARTIFACT_LOCATION));
+        Ok(match location {
+            Some(location) => {
+                ArtifactRoot::Given(format!("{}/{run}/artifacts", location.trim_end_matches('/')))
+            }
+            None => ArtifactRoot::Inside(self.inner.artifact_dir(experiment, run)),
+        })
     }
 
-    /// Where a run's artifacts are: the location that was given or imported, else a `file:` URI inside the store.
+    /// Where an experiment's artifacts are: the location that was given or imported, else a `file:` URI inside the
+    /// store, which is another one once the store is moved.
+    pub fn experiment_artifact_location(&self, experiment: &Experiment) -> String {
+        match &experiment.artifact_location {
+            Some(location) => location.clone(),
+            None => file_uri(&self.inner.experiment_artifact_dir(experiment.uid)),
+        }
+    }
+
+    /// Where a run's artifacts are: the location that was given or imported for it or its experiment, else a `file:`
+    /// URI inside the store, which is another one once the store is moved.
     ///
     /// # Errors
-    /// [`Error::NotFound`].
-    pub fn artifact_location(&self, run_id: &str) -> Result<String> {
-        Ok(match self.artifact_root(run_id)? {
+    /// Whatever reading the log says; with what a search returned there is nothing left to read.
+    pub fn run_artifact_location(&self, run: &RunData) -> Result<String> {
+        let root = self.artifact_root(run.uid, run.experiment_uid, run.artifact_uri.as_deref())?;
+        Ok(match root {
             ArtifactRoot::Given(uri) => uri,
             ArtifactRoot::Inside(path) => file_uri(&path),
         })
@@ -145,15 +151,17 @@ impl Store {
     /// the tree they came from, so the folder inside the store comes first if it is there.
     fn artifact_folder(&self, run_id: &str) -> Result<PathBuf> {
         let uid = self.inner.run_uid(run_id)?;
-        let experiment = {
+        let (experiment, given) = {
             let state = self.inner.lock_state();
-            state.catalog.run(uid).and_then(|run| run.reference(Field::EXPERIMENT)).unwrap_or_default()
+            let run = state.catalog.run(uid).ok_or_else(|| Error::not_found("run", run_id))?;
+            let given = run.text(Field::ARTIFACT_URI).map(str::to_owned);
+            (run.reference(Field::EXPERIMENT).unwrap_or_default(), given)
         };
         let inside = self.inner.artifact_dir(experiment, uid);
         if self.inner.vfs.metadata(&inside).is_ok() {
             return Ok(inside);
         }
-        match self.artifact_root(run_id)? {
+        match self.artifact_root(uid, experiment, given.as_deref())? {
             ArtifactRoot::Inside(path) => Ok(path),
             ArtifactRoot::Given(uri) => path_of_uri(&uri).ok_or_else(|| {
                 Error::InvalidState(format!(

@@ -50,7 +50,7 @@ impl Store {
             key: key.to_owned(),
             filter: Some(PointFilter::default()),
             limit: None,
-            gaps_allowed: false,
+            gaps_allowed: self.inner.options.skip_damage,
         })
     }
 }
@@ -78,7 +78,7 @@ impl History {
     }
 
     /// Reads what is there although points are missing from the log (after damage); otherwise that is
-    /// [`Error::Gap`].
+    /// [`Error::Gap`], unless [`crate::Options::skip_damage`] says so for the whole store.
     pub fn allow_gaps(mut self, gaps_allowed: bool) -> Self {
         self.gaps_allowed = gaps_allowed;
         self
@@ -127,17 +127,18 @@ impl History {
     /// page; what was logged after the first page is not on any.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a token that is none of ours, and as [`History::collect`].
+    /// [`Error::InvalidArgument`] for a token that is none of ours or of another run or key, and as
+    /// [`History::collect`].
     pub fn page(&self, max: usize, token: Option<&str>) -> Result<HistoryPage> {
         let Some(filter) = self.filter else { return Ok(HistoryPage::default()) };
         if max == 0 {
             return Err(Error::invalid("a page holds at least one point"));
         }
-        let token = token.map(HistoryToken::decode).transpose()?;
+        let token = token.map(|text| HistoryToken::decode(text, self.run, &self.key)).transpose()?;
         self.with_stream(token.as_ref(), |mut stream| {
             let mut points = Points::default();
             let more = stream.next_points(&filter, max, &mut |p, _, _| points.push(p))?;
-            let next = if more { stream.token().map(|t| t.encode()) } else { None };
+            let next = if more { stream.token().map(|t| t.encode(self.run, &self.key)) } else { None };
             Ok(HistoryPage { points, next_page_token: next })
         })
     }

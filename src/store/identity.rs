@@ -19,6 +19,9 @@ const VERSION: u16 = 1;
 const BYTES: usize = 40;
 
 /// Reads who a store is; `None` if there is no such file.
+///
+/// # Errors
+/// [`Error::Corrupt`] if the file is not what [`create`] wrote, [`Error::NewerFormat`].
 pub(crate) fn read(vfs: &dyn Vfs, root: &Path) -> Result<Option<StoreId>> {
     let path = root.join(IDENTITY_FILE);
     let file = match vfs.open(&path, OpenMode::Read) {
@@ -29,6 +32,9 @@ pub(crate) fn read(vfs: &dyn Vfs, root: &Path) -> Result<Option<StoreId>> {
     };
     let mut bytes = [0u8; BYTES];
     let read = file.read_at(&mut bytes, 0).map_err(|e| Error::io("read", &path, e))?;
+    if read < BYTES {
+        return Err(Error::corrupt(&path, read as u64, format!("{BYTES} bytes"), format!("{read}")));
+    }
     let body = bytes.get(..BYTES - 4).unwrap_or_default();
     let mut cursor = Cursor::new(&bytes);
     let malformed = |m: crate::error::Malformed| m.at(&path, 0);
@@ -39,9 +45,14 @@ pub(crate) fn read(vfs: &dyn Vfs, root: &Path) -> Result<Option<StoreId>> {
     let id = StoreId::from_bytes(cursor.array().map_err(malformed)?);
     let _zero = cursor.u32().map_err(malformed)?;
     let crc = cursor.u32().map_err(malformed)?;
-    if read < BYTES || magic != MAGIC || crc32fast::hash(body) != crc {
-        let reason = format!("its file {IDENTITY_FILE} is damaged or of another program");
-        return Err(Error::NotAStore { path: root.to_path_buf(), reason });
+    if magic != MAGIC {
+        let (expected, found) = (MAGIC.escape_ascii(), magic.escape_ascii());
+        return Err(Error::corrupt(&path, 0, format!("'{expected}'"), format!("'{found}'")));
+    }
+    let expected = crc32fast::hash(body);
+    if crc != expected {
+        let (expected, found) = (format!("crc {expected:08x}"), format!("{crc:08x}"));
+        return Err(Error::corrupt(&path, BYTES as u64 - 4, expected, found));
     }
     if major > VERSION {
         return Err(Error::NewerFormat {

@@ -192,7 +192,7 @@ impl Inner {
         }
         let snapshot = Snapshot::of_view(Arc::new(view.clone()));
         for run in touched {
-            let summaries = run_summaries(&snapshot, run)?;
+            let summaries = run_summaries(&snapshot, run, false)?;
             if !summaries.is_empty() {
                 checkpoint.rows.push((ROW_METRICS, run, encode_summaries(&summaries)));
             }

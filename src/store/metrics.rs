@@ -1,7 +1,7 @@
 //! Latest values and summaries of a run's metrics.
 //!
 //! Contract: "latest" is MLflow's: greatest (step, timestamp, value). Answers come from the summaries in directories;
-//! only what no directory covers yet is decoded. They are cached until the log changes.
+//! only what no directory covers yet is decoded. They are cached until the log changes, as far as the cache has room.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError};
@@ -15,6 +15,7 @@ use crate::codec::summary::Summary;
 use crate::error::{Error, Result};
 use crate::format::declare::OwnerKind;
 use crate::id::Uid;
+use crate::limits::CACHED_RUN_ITEMS_MAX;
 use crate::log::{ColumnReader, View};
 use crate::model::{Point, RunData};
 use crate::query::snapshot::{OriginParts, Snapshot};
@@ -56,10 +57,55 @@ struct CachedRun {
     data: Option<(Arc<Entity>, Arc<RunData>)>,
 }
 
-/// What was computed for runs, as long as their log stays the same.
-#[derive(Debug, Default)]
+impl CachedRun {
+    /// What it takes of [`CACHED_RUN_ITEMS_MAX`].
+    fn items(&self) -> usize {
+        let data = self.data.as_ref().map_or(0, |(_, data)| data.params.len() + data.tags.len());
+        1 + self.metrics.len() + data
+    }
+}
+
+/// What was computed for runs, as long as their log stays the same. It never holds more than its maximum: what the log
+/// has overtaken makes room, and when all is current, further runs are computed anew each time. (Letting the oldest go
+/// would leave nothing for the next search of all runs, which asks in the same order.)
+#[derive(Debug)]
 pub(crate) struct MetricsCache {
     runs: HashMap<Uid, CachedRun>,
+    items: usize,
+    items_max: usize,
+}
+
+impl Default for MetricsCache {
+    fn default() -> Self {
+        Self { runs: HashMap::new(), items: 0, items_max: CACHED_RUN_ITEMS_MAX }
+    }
+}
+
+impl MetricsCache {
+    /// What is known of a run, if its log is still this.
+    fn get(&self, run: Uid, view: &Arc<View>) -> Option<&CachedRun> {
+        self.runs.get(&run).filter(|cached| Arc::ptr_eq(&cached.view, view))
+    }
+
+    fn remove(&mut self, run: Uid) {
+        if let Some(old) = self.runs.remove(&run) {
+            self.items -= old.items();
+        }
+    }
+
+    /// Remembers a run, if there is room.
+    fn insert(&mut self, run: Uid, cached: CachedRun) {
+        self.remove(run);
+        let items = cached.items();
+        if self.items.saturating_add(items) > self.items_max {
+            self.runs.retain(|_, old| Arc::ptr_eq(&old.view, &cached.view));
+            self.items = self.runs.values().map(CachedRun::items).sum();
+        }
+        if self.items.saturating_add(items) <= self.items_max {
+            self.items += items;
+            self.runs.insert(run, cached);
+        }
+    }
 }
 
 /// The summary of one origin's points.
@@ -92,7 +138,10 @@ fn origin_summary(parts: &OriginParts, reader: &mut ColumnReader) -> Result<Opti
                 if place.end() <= from {
                     continue;
                 }
-                let mut column = reader.read(place)?;
+                let mut column = match reader.read(place) {
+                    Err(Error::Corrupt { .. } | Error::TornTail { .. }) if reader.holes_allowed => continue,
+                    column => column?,
+                };
                 let known = from.saturating_sub(column.first_ordinal);
                 column.drop_front(usize::try_from(known).unwrap_or(usize::MAX));
                 from = place.end();
@@ -115,10 +164,11 @@ fn origin_summary(parts: &OriginParts, reader: &mut ColumnReader) -> Result<Opti
 /// Summaries of a run's metrics by key.
 pub(crate) type RunSummaries = BTreeMap<String, Summary>;
 
-/// The summary of every metric of a run, from the log.
-pub(crate) fn run_summaries(snapshot: &Snapshot, run: Uid) -> Result<RunSummaries> {
+/// The summary of every metric of a run, from the log; of what is intact if `skip_damage`.
+pub(crate) fn run_summaries(snapshot: &Snapshot, run: Uid, skip_damage: bool) -> Result<RunSummaries> {
     let mut all = RunSummaries::new();
     let mut reader = ColumnReader::of_many_series();
+    reader.holes_allowed = skip_damage;
     for (series, origins) in snapshot.run_series(run)? {
         if series.owner != OwnerKind::RUN {
             continue;
@@ -153,21 +203,21 @@ fn metrics_from(summaries: RunSummaries) -> RunMetrics {
 }
 
 impl Inner {
-    /// Computes the metrics of many runs at once, on a pool that lives for this call, so that what follows finds them
-    /// in the cache.
-    pub(crate) fn warm_metrics(&self, snapshot: &Snapshot, runs: &[Uid]) -> Result<()> {
-        let missing: Vec<Uid> = {
+    /// The metrics of many runs, in their order; where much is to be computed, on a pool that lives for this call.
+    pub(crate) fn metrics_of_all(&self, snapshot: &Snapshot, runs: &[Uid]) -> Result<Vec<Arc<RunMetrics>>> {
+        let missing = {
             let cache = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
-            let fits = |run: &Uid| cache.runs.get(run).is_some_and(|c| Arc::ptr_eq(&c.view, &snapshot.view));
-            runs.iter().copied().filter(|run| !fits(run)).collect()
+            runs.iter().filter(|run| cache.get(**run, &snapshot.view).is_none()).count()
         };
-        if missing.len() < PARALLEL_RUNS_MIN {
-            return Ok(());
+        if missing >= PARALLEL_RUNS_MIN {
+            let threads =
+                std::thread::available_parallelism().map_or(1, usize::from).min(PARALLEL_THREADS_MAX);
+            // Without threads (a limit of the system) this one does it all.
+            if let Ok(pool) = rayon::ThreadPoolBuilder::new().num_threads(threads).build() {
+                return pool.install(|| runs.par_iter().map(|run| self.metrics_of(snapshot, *run)).collect());
+            }
         }
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(PARALLEL_THREADS_MAX);
-        // Without threads (a limit of the system) the caller does it all, one after the other.
-        let Ok(pool) = rayon::ThreadPoolBuilder::new().num_threads(threads).build() else { return Ok(()) };
-        pool.install(|| missing.par_iter().try_for_each(|run| self.metrics_of(snapshot, *run).map(drop)))
+        runs.iter().map(|run| self.metrics_of(snapshot, *run)).collect()
     }
 
     /// Metrics of a run from the cache or the log.
@@ -175,7 +225,7 @@ impl Inner {
         let live = snapshot.has_live(run);
         if !live {
             let cache = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(known) = cache.runs.get(&run).filter(|c| Arc::ptr_eq(&c.view, &snapshot.view)) {
+            if let Some(known) = cache.get(run, &snapshot.view) {
                 return Ok(Arc::clone(&known.metrics));
             }
         }
@@ -183,40 +233,41 @@ impl Inner {
             if live { None } else { self.index_image().and_then(|image| image.summaries(snapshot, run)) };
         let summaries = match indexed {
             Some(summaries) => summaries,
-            None => run_summaries(snapshot, run)?,
+            None => run_summaries(snapshot, run, self.options.skip_damage)?,
         };
         let metrics = Arc::new(metrics_from(summaries));
         if !live {
             let mut cache = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
             let view = Arc::clone(&snapshot.view);
-            cache.runs.insert(run, CachedRun { view, metrics: Arc::clone(&metrics), data: None });
+            cache.insert(run, CachedRun { view, metrics: Arc::clone(&metrics), data: None });
         }
         Ok(metrics)
     }
 
-    /// A run as callers see it. `entity` is its present state, `render` draws it without metrics.
+    /// A run as callers see it. `entity` is its present state, `metrics` are what [`Inner::metrics_of`] gave, `render`
+    /// draws it without metrics.
     pub(crate) fn run_snapshot(
         &self,
-        snapshot: &Snapshot,
         entity: &Arc<Entity>,
+        metrics: &Arc<RunMetrics>,
         render: impl FnOnce() -> RunData,
-    ) -> Result<Arc<RunData>> {
+    ) -> Arc<RunData> {
         let run = entity.uid();
-        let metrics = self.metrics_of(snapshot, run)?;
         let mut cache = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
-        let cached = cache.runs.get_mut(&run).filter(|c| Arc::ptr_eq(&c.metrics, &metrics));
+        let cached = cache.runs.get(&run).filter(|c| Arc::ptr_eq(&c.metrics, metrics));
         if let Some((_, data)) =
-            cached.as_ref().and_then(|c| c.data.as_ref()).filter(|(e, _)| Arc::ptr_eq(e, entity))
+            cached.and_then(|c| c.data.as_ref()).filter(|(known, _)| Arc::ptr_eq(known, entity))
         {
-            return Ok(Arc::clone(data));
+            return Arc::clone(data);
         }
         let mut data = render();
         data.metrics = metrics.iter().map(|(key, metric)| (key.clone(), metric.latest)).collect();
         let data = Arc::new(data);
-        if let Some(cached) = cached {
-            cached.data = Some((Arc::clone(entity), Arc::clone(&data)));
+        if let Some(view) = cached.map(|c| Arc::clone(&c.view)) {
+            let data = Some((Arc::clone(entity), Arc::clone(&data)));
+            cache.insert(run, CachedRun { view, metrics: Arc::clone(metrics), data });
         }
-        Ok(data)
+        data
     }
 }
 
@@ -237,7 +288,8 @@ impl Store {
             state.ensure(Want::Entity(dataset))?;
         }
         let catalog = &state.catalog;
-        self.inner.run_snapshot(&snapshot, &entity, || catalog.render_run(&entity))
+        let metrics = self.inner.metrics_of(&snapshot, uid)?;
+        Ok(self.inner.run_snapshot(&entity, &metrics, || catalog.render_run(&entity)))
     }
 
     /// The metrics of a run: points, latest value, last step, least and greatest value, without reading histories.
@@ -256,5 +308,43 @@ impl Store {
     /// [`Error::NotFound`].
     pub fn last_steps(&self, run_id: &str) -> Result<BTreeMap<String, i64>> {
         Ok(self.metrics(run_id)?.into_iter().map(|m| (m.key, m.last_step)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uid(number: u8) -> Uid {
+        Uid::from_bytes([number; 16])
+    }
+
+    /// A run with three metrics: four items.
+    fn cached(view: &Arc<View>) -> CachedRun {
+        let latest = Point { step: 0, timestamp_ms: 0, value: 0.0 };
+        let metric = |key: &str| {
+            let (key, min, max) = (key.to_owned(), 0.0, 0.0);
+            MetricSummary { key, points: 1, latest, last_step: 0, min, max, nan_count: 0 }
+        };
+        let metrics = ["a", "b", "c"].map(|key| (key.to_owned(), metric(key)));
+        CachedRun { view: Arc::clone(view), metrics: Arc::new(metrics.into()), data: None }
+    }
+
+    #[test]
+    fn the_cache_has_a_maximum_and_what_is_outdated_goes_first() {
+        let (old, new) = (Arc::new(View::default()), Arc::new(View::default()));
+        let mut cache = MetricsCache { items_max: 10, ..MetricsCache::default() };
+        (0..5).for_each(|n| cache.insert(uid(n), cached(&old)));
+        let held = |cache: &MetricsCache, view| (0..5).filter(|n| cache.get(uid(*n), view).is_some()).count();
+        assert_eq!((held(&cache, &old), cache.items), (2, 8), "what was there first stays");
+        // Again the same run: it counts once.
+        (0..5).for_each(|_| cache.insert(uid(1), cached(&old)));
+        assert_eq!((held(&cache, &old), cache.items), (2, 8));
+        cache.insert(uid(4), cached(&new));
+        assert_eq!((held(&cache, &old), held(&cache, &new), cache.items), (0, 1, 4));
+        // One run alone may be too much.
+        let mut tiny = MetricsCache { items_max: 3, ..MetricsCache::default() };
+        tiny.insert(uid(0), cached(&old));
+        assert_eq!((tiny.runs.len(), tiny.items), (0, 0));
     }
 }

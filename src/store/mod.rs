@@ -2,7 +2,8 @@
 //!
 //! Contract: [`Store`] is a cheap handle (`Clone + Send + Sync`) on one directory; the last one that is dropped closes
 //! it. A call that returned `Ok` survives `kill -9`; what else it survives is [`Durability`]. Reading never waits for
-//! writers, of this process or others. Nothing global: no logger, no thread once the last handle is gone.
+//! writers, of this process or others. No logger, setting or thread pool is global (what a
+//! process shares is the bookkeeping of `vfs` that makes `fork` safe), and no thread is left once the last handle is gone.
 
 mod artifacts;
 mod experiments;
@@ -42,7 +43,7 @@ pub use histories::{History, HistoryPage};
 pub use metrics::MetricSummary;
 pub use options::{Durability, Options, SharedMapping};
 pub use runs::{Metric, Run, RunOptions};
-pub use search::{ExperimentSearch, Page, RunSearch};
+pub use search::{ExperimentSearch, Page, RunSearch, Search};
 pub use series::Series;
 
 use indexing::IndexImage;
@@ -109,9 +110,12 @@ impl Store {
 
     pub(crate) fn open_with(root: &Path, options: Options) -> Result<Self> {
         let vfs = Arc::clone(&options.vfs);
-        let id = match identity::read(vfs.as_ref(), root)? {
-            Some(id) => id,
-            None => Self::make(vfs.as_ref(), root, &options)?,
+        let id = match identity::read(vfs.as_ref(), root) {
+            Ok(Some(id)) => id,
+            Ok(None) => Self::make(vfs.as_ref(), root, &options)?,
+            // Reading needs no identity: the log describes itself.
+            Err(Error::Corrupt { .. }) if options.read_only && options.skip_damage => StoreId::default(),
+            Err(error) => return Err(error),
         };
         let writer = if options.read_only {
             None
@@ -139,17 +143,18 @@ impl Store {
 
     fn make(vfs: &dyn Vfs, root: &Path, options: &Options) -> Result<StoreId> {
         let not_a_store = |reason: &str| Error::NotAStore { path: root.to_path_buf(), reason: reason.into() };
-        if options.read_only || !options.create {
-            return Err(not_a_store(
-                "it has no file MLRS; make a store with `mlrs-db init` or name another directory",
-            ));
-        }
-        let occupied = vfs.list(root).is_ok_and(|entries| !entries.is_empty());
+        let occupied = match vfs.list(root) {
+            Ok(entries) => !entries.is_empty(),
+            Err(e) => e.kind() != std::io::ErrorKind::NotFound,
+        };
         // A copied `log/` without its identity is a store all the same.
         if occupied && vfs.metadata(&root.join(LOG_DIR)).is_err() {
             return Err(not_a_store(
-                "the directory is not empty and has no file MLRS; name a new or empty one",
+                "it is not empty and has no file MLRS; name a new or an empty directory",
             ));
+        }
+        if options.read_only || !options.create {
+            return Err(not_a_store("it has no file MLRS"));
         }
         identity::create(vfs, root)
     }

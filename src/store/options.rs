@@ -132,8 +132,9 @@ impl Options {
         self
     }
 
-    /// Passes over metadata that is damaged, so that what is not can be listed and saved. Otherwise a question whose
-    /// answer may lack something is [`crate::Error::Corrupt`]. For points see [`crate::History::allow_gaps`].
+    /// Passes over what is damaged, so that the rest can be listed and saved: metadata, points (as with
+    /// [`crate::History::allow_gaps`]) and, together with [`Options::read_only`], the file `MLRS`. Otherwise a question
+    /// whose answer may lack something is [`crate::Error::Corrupt`] or [`crate::Error::Gap`].
     pub fn skip_damage(mut self, skip_damage: bool) -> Self {
         self.skip_damage = skip_damage;
         self
@@ -150,7 +151,7 @@ impl Options {
     ///
     /// # Errors
     /// [`crate::Error::NotAStore`] if the directory holds something else, or nothing and it may not be made;
-    /// [`crate::Error::NewerFormat`] if a newer program made it.
+    /// [`crate::Error::NewerFormat`] if a newer program made it; [`crate::Error::Corrupt`] if its file `MLRS` is damaged.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
         Store::open_with(path.as_ref(), self)
     }

@@ -8,27 +8,26 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::id::Uid;
-use crate::limits::SEARCH_RESULTS_MAX;
 use crate::model::{Experiment, RunData};
 use crate::query::grammar::{Dialect, ExperimentFilter, RunFilter};
 use crate::query::order::{ExperimentOrder, RunOrder};
 use crate::query::{ViewType, page, search_experiments, search_runs};
-use crate::store::Store;
 use crate::store::state::Want;
+use crate::store::{Inner, Store};
 
 /// Results of one page when the caller does not say.
 const RESULTS_DEFAULT: usize = 1_000;
 
-/// What runs to search.
+/// What to search: runs ([`Store::search_runs`]) or experiments ([`Store::search_experiments`]).
 #[derive(Clone, Debug)]
-pub struct RunSearch {
-    /// Ids of experiments; empty means all.
+pub struct Search {
+    /// Runs of these experiments only, or these experiments only, by id or uid; empty means all.
     pub experiment_ids: Vec<String>,
     /// The filter; empty means all. See `docs/search.md`.
     pub filter: String,
     /// Which grammar the filter is in.
     pub dialect: Dialect,
-    /// Active runs, deleted ones, or both.
+    /// Active ones, deleted ones, or both.
     pub view: ViewType,
     /// Keys to order by, each with `ASC` or `DESC`.
     pub order_by: Vec<String>,
@@ -38,40 +37,15 @@ pub struct RunSearch {
     pub page_token: Option<String>,
 }
 
-impl Default for RunSearch {
+/// What runs to search.
+pub type RunSearch = Search;
+/// What experiments to search.
+pub type ExperimentSearch = Search;
+
+impl Default for Search {
     fn default() -> Self {
         Self {
             experiment_ids: Vec::new(),
-            filter: String::new(),
-            dialect: Dialect::Extended,
-            view: ViewType::ActiveOnly,
-            order_by: Vec::new(),
-            max_results: RESULTS_DEFAULT,
-            page_token: None,
-        }
-    }
-}
-
-/// What experiments to search.
-#[derive(Clone, Debug)]
-pub struct ExperimentSearch {
-    /// The filter; empty means all. See `docs/search.md`.
-    pub filter: String,
-    /// Which grammar the filter is in.
-    pub dialect: Dialect,
-    /// Active experiments, deleted ones, or both.
-    pub view: ViewType,
-    /// Keys to order by, each with `ASC` or `DESC`.
-    pub order_by: Vec<String>,
-    /// Results of one page, at most 50,000.
-    pub max_results: usize,
-    /// Where the page starts.
-    pub page_token: Option<String>,
-}
-
-impl Default for ExperimentSearch {
-    fn default() -> Self {
-        Self {
             filter: String::new(),
             dialect: Dialect::Extended,
             view: ViewType::ActiveOnly,
@@ -96,8 +70,20 @@ fn paged<T>(page: page::Page<T>) -> Page<T> {
     Page { items: page.items, next_page_token }
 }
 
-fn checked_max(max_results: usize) -> Result<usize> {
-    page::check_max_results(i64::try_from(max_results).unwrap_or(SEARCH_RESULTS_MAX as i64 + 1))
+impl Search {
+    /// How many results, from which on.
+    fn range(&self) -> Result<(usize, usize)> {
+        let max_results = i64::try_from(self.max_results).unwrap_or(i64::MAX);
+        let offset = page::decode_token(self.page_token.as_deref().unwrap_or_default())?;
+        Ok((page::check_max_results(max_results)?, offset))
+    }
+
+    /// The experiments that are named; none means all. One may be named twice, by its id and its uid.
+    fn experiments(&self, store: &Inner) -> Result<Option<BTreeSet<Uid>>> {
+        let named: Result<BTreeSet<Uid>> =
+            self.experiment_ids.iter().map(|id| store.experiment_uid(id)).collect();
+        Ok(Some(named?).filter(|named| !named.is_empty()))
+    }
 }
 
 impl Store {
@@ -109,30 +95,23 @@ impl Store {
     pub fn search_runs(&self, search: &RunSearch) -> Result<Page<Arc<RunData>>> {
         let filter = RunFilter::parse(&search.filter, search.dialect)?;
         let order = RunOrder::parse(&search.order_by, search.dialect)?;
-        let max_results = checked_max(search.max_results)?;
-        let offset = page::decode_token(search.page_token.as_deref().unwrap_or_default())?;
-        let experiments: Result<Vec<Uid>> =
-            search.experiment_ids.iter().map(|id| self.inner.experiment_uid(id)).collect();
-        let experiments = experiments?;
+        let (max_results, offset) = search.range()?;
+        let experiments = search.experiments(&self.inner)?;
         let snapshot = self.inner.snapshot()?;
         let state = self.inner.current(Want::All)?;
         let catalog = &state.catalog;
-        // One experiment may be named twice, by its id and its uid.
-        let chosen: BTreeSet<Uid> = if experiments.is_empty() {
-            catalog.experiments().map(|e| e.uid()).collect()
-        } else {
-            experiments.into_iter().collect()
-        };
+        let chosen = experiments.unwrap_or_else(|| catalog.experiments().map(|e| e.uid()).collect());
         let entities: Vec<_> = chosen
             .into_iter()
             .flat_map(|experiment| catalog.runs_of(experiment))
             .filter(|run| search.view.includes(run.lifecycle()))
             .collect();
-        self.inner.warm_metrics(&snapshot, &entities.iter().map(|run| run.uid()).collect::<Vec<_>>())?;
-        let mut runs = Vec::with_capacity(entities.len());
-        for entity in entities {
-            runs.push(self.inner.run_snapshot(&snapshot, entity, || catalog.render_run(entity))?);
-        }
+        let uids: Vec<Uid> = entities.iter().map(|run| run.uid()).collect();
+        let metrics = self.inner.metrics_of_all(&snapshot, &uids)?;
+        let snapshots = entities.into_iter().zip(&metrics);
+        let runs: Vec<_> = snapshots
+            .map(|(run, metrics)| self.inner.run_snapshot(run, metrics, || catalog.render_run(run)))
+            .collect();
         drop(state);
         Ok(paged(search_runs(runs, &filter, &order, max_results, offset)))
     }
@@ -140,16 +119,17 @@ impl Store {
     /// Experiments that pass a filter, in order.
     ///
     /// # Errors
-    /// [`crate::Error::InvalidArgument`] for a filter, order or token that is none.
+    /// As [`Store::search_runs`].
     pub fn search_experiments(&self, search: &ExperimentSearch) -> Result<Page<Arc<Experiment>>> {
         let filter = ExperimentFilter::parse(&search.filter, search.dialect)?;
         let order = ExperimentOrder::parse(&search.order_by, search.dialect)?;
-        let max_results = checked_max(search.max_results)?;
-        let offset = page::decode_token(search.page_token.as_deref().unwrap_or_default())?;
+        let (max_results, offset) = search.range()?;
+        let chosen = search.experiments(&self.inner)?;
         let state = self.inner.current(Want::Experiments)?;
         let all: Vec<Arc<Experiment>> = state
             .catalog
             .experiments()
+            .filter(|e| chosen.as_ref().is_none_or(|chosen| chosen.contains(&e.uid())))
             .filter(|e| search.view.includes(e.lifecycle()))
             .map(|e| Arc::new(state.catalog.render_experiment(e)))
             .collect();

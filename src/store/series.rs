@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use crate::catalog::rules;
 use crate::error::{Error, Result};
 use crate::format::declare::SeriesKey;
 use crate::id::Uid;
@@ -44,11 +45,12 @@ impl Series {
         self.log_at(step, coarse_now(), value)
     }
 
-    /// Logs a value with its time, in milliseconds since 1970.
+    /// Logs a value with its time, in milliseconds since 1970. As in MLflow a step may be negative, a time not.
     ///
     /// # Errors
-    /// As [`Series::log`].
+    /// [`Error::InvalidArgument`] for a time before 1970, and as [`Series::log`].
     pub fn log_at(&self, step: i64, timestamp_ms: i64, value: f64) -> Result<()> {
+        rules::metric_timestamp(self.key(), value, timestamp_ms, "")?;
         self.store.inner.writer()?.log(&[(&self.number, Point { step, timestamp_ms, value })])
     }
 
@@ -56,8 +58,8 @@ impl Series {
     /// per point. Any length; every 4,096 points are a column.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for columns of different lengths, [`Error::DiskFull`]: then a prefix of whole columns
-    /// may be logged.
+    /// [`Error::InvalidArgument`] for columns of different lengths and for a time before 1970: then nothing is logged.
+    /// [`Error::DiskFull`]: then a prefix of whole columns may be.
     pub fn log_columns(&self, steps: &[i64], timestamps_ms: &[i64], values: &[f64]) -> Result<()> {
         if steps.len() != values.len() || timestamps_ms.len() != values.len() {
             return Err(Error::invalid(format!(
@@ -66,6 +68,11 @@ impl Series {
                 timestamps_ms.len(),
                 values.len()
             )));
+        }
+        if let Some(at) = timestamps_ms.iter().position(|timestamp_ms| *timestamp_ms < 0) {
+            let of = |column: &[i64]| column.get(at).copied().unwrap_or_default();
+            let value = values.get(at).copied().unwrap_or_default();
+            rules::metric_timestamp(self.key(), value, of(timestamps_ms), &format!("[{at}]"))?;
         }
         let writer = self.store.inner.writer()?;
         // Several columns a batch, so that a long history costs few writes.

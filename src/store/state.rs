@@ -13,7 +13,7 @@ use crate::catalog::{Catalog, Clock, Entity};
 use crate::error::{Error, Result};
 use crate::format::event::{EntityKind, Event, Operation};
 use crate::id::{Stamp, Uid, WriterId};
-use crate::log::{LogReader, View, event_offsets, read_event};
+use crate::log::{LogReader, View, event_offsets, read_event, undamaged};
 use crate::store::indexing::IndexImage;
 use crate::vfs::{FileSystem, HeldLock, Vfs, process};
 
@@ -145,7 +145,9 @@ impl State {
             Some((rows, image)) => {
                 for (segment, state) in view.segments.iter().filter(|(s, state)| !image.covers(s, state)) {
                     for offset in event_offsets(segment, state, 0)? {
-                        read_event(segment, offset)?.into_iter().for_each(&mut apply);
+                        undamaged(read_event(segment, offset), view.skip_damage)?
+                            .into_iter()
+                            .for_each(&mut apply);
                     }
                 }
                 for row in rows {

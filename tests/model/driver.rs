@@ -12,7 +12,9 @@ use mlrs_db::{
 };
 use proptest::prelude::*;
 
-use crate::reference::{self, Outcome, RUN_NAME_TAG, Reference, Refusal, history, key_rule, latest};
+use crate::reference::{
+    self, Outcome, RUN_NAME_TAG, Reference, Refusal, history, key_rule, latest, time_rule,
+};
 use crate::script::{Op, Opening, RawPoint};
 
 type Verdict<T = ()> = Result<T, TestCaseError>;
@@ -606,10 +608,14 @@ impl Driver {
             Op::LogSeries { key, points, .. } => {
                 let key = name_of(&METRICS, *key);
                 let Some(series) = self.series(run, key)? else { return Ok(()) };
-                for p in points {
-                    works("log", series.log_at(p.0, p.1, p.2))?;
+                let mut logged = Vec::new();
+                for p in points.iter().map(point) {
+                    let outcome = series.log_at(p.step, p.timestamp_ms, p.value);
+                    if agree("log", outcome, time_rule(p.timestamp_ms))?.is_some() {
+                        logged.push(p);
+                    }
                 }
-                self.log_all(run, key, points.iter().map(point));
+                self.log_all(run, key, logged);
             }
             Op::LogMany { key, count, .. } => {
                 let key = name_of(&METRICS, *key);
@@ -677,8 +683,11 @@ impl Driver {
 
     fn log_columns(&mut self, run: usize, key: &str, points: &Points) -> Verdict {
         let Some(series) = self.series(run, key)? else { return Ok(()) };
-        works("log columns", series.log_columns(&points.steps, &points.timestamps_ms, &points.values))?;
-        self.log_all(run, key, points.iter());
+        let expected = points.timestamps_ms.iter().try_for_each(|time| time_rule(*time));
+        let outcome = series.log_columns(&points.steps, &points.timestamps_ms, &points.values);
+        if agree("log columns", outcome, expected)?.is_some() {
+            self.log_all(run, key, points.iter());
+        }
         Ok(())
     }
 
@@ -691,9 +700,9 @@ impl Driver {
     ) -> Verdict {
         let list: Vec<Metric> =
             metrics.iter().map(|(key, point)| Metric { key: (*key).into(), point: *point }).collect();
-        let mut expected = metrics.iter().try_for_each(|(key, point)| {
-            key_rule(key).and(if point.timestamp_ms < 0 { Err(Refusal::Argument) } else { Ok(()) })
-        });
+        let mut expected = metrics
+            .iter()
+            .try_for_each(|(key, point)| key_rule(key).and_then(|()| time_rule(point.timestamp_ms)));
         if expected.is_ok() {
             let active = self.model.runs[run].active();
             let handle = self.handle(run)?;

@@ -70,6 +70,11 @@ pub fn key_rule(key: &str) -> Outcome {
     if key.contains("//") { Err(Refusal::Argument) } else { Ok(()) }
 }
 
+/// The rule for times: none before 1970.
+pub fn time_rule(timestamp_ms: i64) -> Outcome {
+    if timestamp_ms < 0 { Err(Refusal::Argument) } else { Ok(()) }
+}
+
 fn unique(pairs: &[(String, String)]) -> Outcome {
     let keys: std::collections::BTreeSet<_> = pairs.iter().map(|p| &p.0).collect();
     if keys.len() == pairs.len() { Ok(()) } else { Err(Refusal::Argument) }
