@@ -79,8 +79,9 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
+    /// The next `N` bytes as an array.
     #[inline]
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let Some(array) = self.rest().first_chunk::<N>() else {
             return Err(self.malformed("more bytes", N as u64));
         };

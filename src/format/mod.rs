@@ -15,3 +15,4 @@ pub mod frame;
 pub mod input_tags;
 pub mod live;
 pub mod segment;
+pub mod tree_record;

@@ -6,10 +6,10 @@
 //! at their end, and so does the set of tags.
 
 use super::digest::{Short, of_node, short};
-use super::wire::{Reader, put_number};
+use super::wire::{Reader, put_bytes, put_number};
 use super::yaml_node::{Node, decode, encode};
 use crate::error::Result;
-use crate::format::event::Value;
+use crate::format::event::{Field, Value};
 
 /// An entity as the keys of its `meta.yaml`.
 pub(super) trait Described {
@@ -169,16 +169,31 @@ pub(super) struct Layout {
     pub(super) values: Short,
     /// Keys of the directories without files, relative to `directory`.
     pub(super) empty: Vec<String>,
+    /// Registers the entity had before this import that are not the tree's, as (field, key): their absence in the
+    /// tree says nothing.
+    pub(super) foreign: Vec<(Field, String)>,
 }
+
+/// Versions of a layout: without and with foreign registers.
+const PLAIN: u8 = 1;
+const WITH_FOREIGN: u8 = 2;
 
 impl Layout {
     /// The value of a [`Field::SHAPE`](crate::format::event::Field::SHAPE) register.
     pub(super) fn to_value(&self) -> Value {
-        let mut out = vec![1, u8::from(self.deleted)];
+        let version = if self.foreign.is_empty() { PLAIN } else { WITH_FOREIGN };
+        let mut out = vec![version, u8::from(self.deleted)];
         out.extend_from_slice(&self.values);
-        super::wire::put_bytes(&mut out, self.directory.as_bytes());
+        put_bytes(&mut out, self.directory.as_bytes());
         put_number(&mut out, self.empty.len() as u64);
-        self.empty.iter().for_each(|key| super::wire::put_bytes(&mut out, key.as_bytes()));
+        self.empty.iter().for_each(|key| put_bytes(&mut out, key.as_bytes()));
+        if version == WITH_FOREIGN {
+            put_number(&mut out, self.foreign.len() as u64);
+            for (field, key) in &self.foreign {
+                put_number(&mut out, u64::from(field.0));
+                put_bytes(&mut out, key.as_bytes());
+            }
+        }
         Value::Bytes(out)
     }
 
@@ -186,14 +201,21 @@ impl Layout {
     pub(super) fn from_value(value: &Value) -> Result<Option<Self>> {
         let Value::Bytes(bytes) = value else { return Ok(None) };
         let mut reader = Reader::new(bytes, "layout");
-        if reader.byte()? != 1 {
+        let version = reader.byte()?;
+        if !matches!(version, PLAIN | WITH_FOREIGN) {
             return Err(reader.damaged());
         }
         let deleted = reader.byte()? != 0;
         let values = reader.array()?;
-        let mut layout = Self { directory: reader.text()?.to_owned(), deleted, values, empty: Vec::new() };
+        let mut layout = Self { directory: reader.text()?.to_owned(), deleted, values, ..Self::default() };
         for _ in 0..reader.count()? {
             layout.empty.push(reader.text()?.to_owned());
+        }
+        if version == WITH_FOREIGN {
+            for _ in 0..reader.count()? {
+                let field = u16::try_from(reader.number()?).map_err(|_| reader.damaged())?;
+                layout.foreign.push((Field(field), reader.text()?.to_owned()));
+            }
         }
         reader.end()?;
         Ok(Some(layout))
