@@ -5,7 +5,6 @@
 
 pub mod batch;
 pub mod blob;
-pub mod cursor;
 pub mod declare;
 pub mod directory;
 pub mod entity_row;
