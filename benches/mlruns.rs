@@ -1,27 +1,24 @@
 //! Lines per second of import and export, without a store behind them: parsing and rendering of metric files.
 
+#[path = "../tests/mlruns_support/sink.rs"]
+mod sink;
+
 use std::fmt::Write as _;
 use std::fs;
-use std::hint::black_box;
 use std::io::Read;
 use std::path::PathBuf;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mlrs_db::error::Result;
-use mlrs_db::format::event::{EntityKind, Field, Operation, Value};
-use mlrs_db::id::{BlobId, Origin, Stamp, Uid};
+use mlrs_db::format::event::{EntityKind, Field, Value};
+use mlrs_db::id::{Stamp, Uid};
 use mlrs_db::mlruns::{
-    BlobRef, Entities, ExportOptions, ExportSource, ImportOptions, ImportTarget, PointBlock, PointReader,
-    Registers, Which, export, import,
+    BlobRef, Entities, ExportOptions, ExportSource, ImportOptions, PointBlock, PointReader, Registers, Which,
+    export, import,
 };
+use sink::Sink;
 
 const LINES: usize = 1_000_000;
-
-/// Takes everything and keeps nothing but a number.
-#[derive(Default)]
-struct Sink {
-    points: u64,
-}
 
 /// A store with one run and one series.
 struct One {
@@ -32,50 +29,6 @@ struct One {
 
 const EXPERIMENT: Uid = Uid::from_bytes([1; 16]);
 const RUN: Uid = Uid::from_bytes([2; 16]);
-
-impl Entities for Sink {
-    fn kind(&self, _: Uid) -> Result<Option<EntityKind>> {
-        Ok(None)
-    }
-    fn registers(&self, _: Uid) -> Result<Registers> {
-        Ok(Registers::new())
-    }
-    fn entities(&self, _: EntityKind) -> Result<Vec<Uid>> {
-        Ok(Vec::new())
-    }
-    fn artifact_directory(&self, _: Uid) -> Result<PathBuf> {
-        Ok(PathBuf::from("/nonexistent/artifacts"))
-    }
-}
-
-impl PointReader for Sink {
-    fn read_points(
-        &self,
-        _: Uid,
-        _: &str,
-        _: Which,
-        _: &mut dyn FnMut(&PointBlock<'_>) -> Result<()>,
-    ) -> Result<()> {
-        Ok(())
-    }
-}
-
-impl ImportTarget for Sink {
-    fn commit(&mut self, operations: Vec<Operation>) -> Result<Stamp> {
-        black_box(operations);
-        Ok(Stamp::default())
-    }
-    fn points_stored(&self, _: Uid, _: &str, _: Origin) -> Result<u64> {
-        Ok(0)
-    }
-    fn put_points(&mut self, _: Uid, _: &str, _: Origin, _: u64, block: &PointBlock<'_>) -> Result<()> {
-        self.points += black_box(block).values.len() as u64;
-        Ok(())
-    }
-    fn put_blob(&mut self, _: &mut dyn Read) -> Result<BlobRef> {
-        Ok(BlobRef { id: BlobId::default(), len: 0 })
-    }
-}
 
 impl Entities for One {
     fn kind(&self, uid: Uid) -> Result<Option<EntityKind>> {

@@ -133,6 +133,44 @@ fn importing_nothing_makes_no_store() {
 }
 
 #[test]
+fn a_failed_import_leaves_no_store_behind() {
+    let here = tempfile::tempdir().unwrap();
+    let tree = here.path().join("mlruns");
+    std::fs::create_dir_all(tree.join("1")).unwrap();
+    std::fs::write(tree.join("1/meta.yaml"), "experiment_id: '1'\nlifecycle_stage: active\nname: {").unwrap();
+    let store = here.path().join("store");
+    let import = |source: &Path, store: &Path, more: &[&str]| {
+        run(&[&["import", source.to_str().unwrap(), "--store", store.to_str().unwrap()], more].concat())
+    };
+    // A file; a directory that holds no tree, though one is below it; a tree with problems, which are not accepted.
+    let output = import(&tree.join("1/meta.yaml"), &store, &[]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    let output = import(here.path(), &store, &[]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains(tree.to_str().unwrap()), "{}", stderr(&output));
+    let output = import(&tree, &store, &["--strict"]);
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    assert!(!store.exists());
+    // A directory that was there stays empty.
+    let empty = tempfile::tempdir().unwrap();
+    for more in ["--strict", "--dry-run"] {
+        import(&tree, empty.path(), &[more]);
+        assert_eq!(std::fs::read_dir(empty.path()).unwrap().count(), 0, "{more}");
+    }
+    // What is accepted is imported, with --strict too.
+    assert_eq!(import(&tree, &store, &[]).status.code(), Some(0));
+    std::fs::write(
+        tree.join("1/meta.yaml"),
+        "artifact_location: file:///x/1\nexperiment_id: '1'\nlifecycle_stage: active\nname: one\n",
+    )
+    .unwrap();
+    let store = here.path().join("strict");
+    let output = import(&tree, &store, &["--strict"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(store.join("MLRS").exists());
+}
+
+#[test]
 fn an_empty_variable_is_as_good_as_none() {
     let output = mlrs_db(&["stats"]).env("MLRS_DB_STORE", "").output().unwrap();
     assert_eq!(output.status.code(), Some(2));

@@ -11,7 +11,7 @@ use mlruns_support::{Memory, difference, export_tree, import_tree, unpack};
 use mlrs_db::format::event::{EntityKind, Field, Value};
 use mlrs_db::format::input_tags::encode_input_tags;
 use mlrs_db::id::{Origin, Uid};
-use mlrs_db::mlruns::{ExportOptions, ImportOptions, export};
+use mlrs_db::mlruns::{ExportOptions, ImportOptions, export, import};
 
 const NOTHING: [String; 0] = [];
 
@@ -145,6 +145,193 @@ fn what_changed_otherwise_is_reported_and_left_unless_asked_for() {
     export_tree(&memory, &replaced);
     // Points are never taken back; all else is the tree's.
     assert_eq!(difference(&tree, &replaced), [format!("7/{id}/metrics/loss")]);
+}
+
+#[test]
+fn a_changed_param_stays_and_says_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let (tree, run, uid) = small_tree(directory.path());
+    let mut memory = Memory::new(&directory.path().join("artifacts"));
+    import_tree(&tree, &mut memory, &ImportOptions::default());
+    fs::write(run.join("params/lr"), "0.2").unwrap();
+    let report =
+        import_tree(&tree, &mut memory, &ImportOptions { replace: true, ..ImportOptions::default() });
+    assert_eq!(report.problems_total, 1, "{:?}", report.problems);
+    assert!(report.problems[0].text.contains("--tree"), "{:?}", report.problems);
+    assert_eq!(memory.text(uid, Field::PARAM, "lr").as_deref(), Some("0.1"));
+    // What the text says to do works: the tree as it is now, beside the old one.
+    let named = ImportOptions { tree: Some("now".into()), ..ImportOptions::default() };
+    assert_eq!(import_tree(&tree, &mut memory, &named).problems_total, 0);
+    let target = directory.path().join("now");
+    let options = ExportOptions { tree: Some("now".into()), ..ExportOptions::default() };
+    export(&memory, &target, &options, &mut |_| {}).unwrap();
+    assert_eq!(difference(&tree, &target), NOTHING);
+}
+
+#[test]
+fn what_the_tree_lost_is_reported_and_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let (tree, run, uid) = small_tree(directory.path());
+    let id = uid.to_string();
+    fs::write(run.join("metrics/empty"), "").unwrap();
+    fs::write(run.join("stray"), "x").unwrap();
+    let other = "fedcba9876543210fedcba9876543210";
+    for experiment in ["7", "8"] {
+        let other = other.replace('f', experiment);
+        fs::create_dir_all(tree.join(experiment).join(&other)).unwrap();
+        let meta = meta(&other, 3, "2000").replace("'7'", &format!("'{experiment}'"));
+        fs::write(tree.join(experiment).join(&other).join("meta.yaml"), meta).unwrap();
+    }
+    let seventh = fs::read_to_string(tree.join("7/meta.yaml")).unwrap();
+    fs::write(tree.join("8/meta.yaml"), seventh.replace('7', "8").replace("seven", "eight")).unwrap();
+    let mut memory = Memory::new(&directory.path().join("artifacts"));
+    import_tree(&tree, &mut memory, &ImportOptions::default());
+    let before = directory.path().join("before");
+    export_tree(&memory, &before);
+    assert_eq!(difference(&tree, &before), NOTHING);
+
+    // Never in the tree, so nothing the tree could lose: not now, and not when it was imported again either.
+    memory.set(EntityKind::RUN, uid, Field::TAG, "mine", Value::Text("x".into()));
+    fs::write(run.join("tags/extra"), "x").unwrap();
+    for _ in 0..2 {
+        let report = import_tree(&tree, &mut memory, &ImportOptions::default());
+        assert_eq!(report.problems_total, 1, "only the empty metric file: {:?}", report.problems);
+    }
+
+    for file in ["metrics/loss", "metrics/empty", "params/lr", "tags/note", "stray"] {
+        fs::remove_file(run.join(file)).unwrap();
+    }
+    fs::remove_dir_all(tree.join("7").join(other.replace('f', "7"))).unwrap();
+    fs::remove_dir_all(tree.join("8")).unwrap();
+    for replace in [false, true, false] {
+        let report = import_tree(&tree, &mut memory, &ImportOptions { replace, ..ImportOptions::default() });
+        let mut named: Vec<_> = report
+            .problems
+            .iter()
+            .map(|p| (p.path.strip_prefix(&tree).unwrap().to_str().unwrap(), &*p.text))
+            .collect();
+        named.sort_unstable();
+        let gone = |path: &str| path.replace("RUN", &id);
+        let expected = [
+            gone("7/RUN/metrics/empty"),
+            gone("7/RUN/metrics/loss"),
+            gone("7/RUN/params/lr"),
+            gone("7/RUN/stray"),
+            gone("7/RUN/tags/note"),
+            gone(&format!("7/{}", other.replace('f', "7"))),
+            "8".to_owned(),
+        ];
+        let mut expected: Vec<_> =
+            expected.iter().map(|path| (&**path, "no longer in the tree; the store keeps it")).collect();
+        expected.sort_unstable();
+        assert_eq!(named, expected);
+    }
+    assert_eq!(memory.text(uid, Field::TAG, "note").as_deref(), Some("hello"));
+    assert_eq!(memory.metric(uid, "loss").len(), 2);
+    let after = directory.path().join("after");
+    export_tree(&memory, &after);
+    let added = [format!("+7/{id}/tags/extra"), format!("+7/{id}/tags/mine")];
+    assert_eq!(difference(&before, &after), added);
+}
+
+#[test]
+fn a_tree_is_the_same_wherever_it_is_mounted() {
+    let directory = tempfile::tempdir().unwrap();
+    let (tree, run, uid) = small_tree(directory.path());
+    let mut memory = Memory::new(&directory.path().join("artifacts"));
+    import_tree(&tree, &mut memory, &ImportOptions::default());
+    let before = memory.state();
+    let moved = directory.path().join("mounted/elsewhere");
+    fs::create_dir(moved.parent().unwrap()).unwrap();
+    fs::rename(&tree, &moved).unwrap();
+    let report = import_tree(&moved, &mut memory, &ImportOptions::default());
+    assert_eq!(
+        (report.points, report.points_added, report.problems_total),
+        (3, 0, 0),
+        "{:?}",
+        report.problems
+    );
+    assert!(memory.state() == before);
+
+    // It grows, its first experiment is removed for good: from where it was imported before, it is still the same.
+    fs::rename(&moved, &tree).unwrap();
+    let seventh = fs::read_to_string(tree.join("7/meta.yaml")).unwrap();
+    fs::create_dir(tree.join("9")).unwrap();
+    let ninth = seventh.replace('7', "9").replace("seven", "nine").replace("time: 5", "time: 6");
+    fs::write(tree.join("9/meta.yaml"), ninth).unwrap();
+    import_tree(&tree, &mut memory, &ImportOptions::default());
+    let kept = directory.path().join("kept");
+    fs::rename(tree.join("7"), &kept).unwrap();
+    let report = import_tree(&tree, &mut memory, &ImportOptions::default());
+    assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
+    assert_eq!((memory.uids(EntityKind::TREE).len(), memory.uids(EntityKind::EXPERIMENT).len()), (1, 2));
+
+    // Another machine made a tree at the same path, later: another tree, even with the same run in it.
+    let (other, ..) = small_tree(&directory.path().join("other"));
+    fs::write(other.join("7/meta.yaml"), seventh.replace("creation_time: 5", "creation_time: 55")).unwrap();
+    let report = import_tree(&other, &mut memory, &ImportOptions::default());
+    assert_eq!((report.points_added, report.problems_total), (3, 0), "{:?}", report.problems);
+    assert_eq!((memory.uids(EntityKind::TREE).len(), memory.uids(EntityKind::RUN).len()), (2, 2));
+    assert_eq!(memory.metric(uid, "loss").len(), 2);
+    let _ = run;
+}
+
+#[test]
+fn a_tree_without_times_is_known_by_its_path() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut memory = Memory::new(&directory.path().join("artifacts"));
+    for machine in ["one", "two"] {
+        let (tree, ..) = small_tree(&directory.path().join(machine));
+        let meta =
+            "artifact_location: ./mlruns/7\nexperiment_id: '7'\nlifecycle_stage: active\nname: seven\n";
+        fs::write(tree.join("7/meta.yaml"), meta).unwrap();
+        for added in [3, 0] {
+            let report = import_tree(&tree, &mut memory, &ImportOptions::default());
+            assert_eq!((report.points_added, report.problems_total), (added, 0), "{:?}", report.problems);
+        }
+    }
+    assert_eq!((memory.uids(EntityKind::TREE).len(), memory.uids(EntityKind::RUN).len()), (2, 2));
+}
+
+#[test]
+fn a_dry_run_counts_what_an_import_counts_and_the_number_of_runs_is_known_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let (tree, run, _) = small_tree(directory.path());
+    fs::write(run.join("artifacts/model.bin"), [7; 5000]).unwrap();
+    // More damaged lines than are kept one by one: the file is kept whole, beside its points.
+    let lines: String = (0..300).map(|step| format!("{step} 0.5 {step}\nrubbish {step}\n")).collect();
+    fs::write(run.join("metrics/verbatim"), lines).unwrap();
+    // One whose name tells that it is a run, and one that only its file tells.
+    for (experiment, name) in [("7", "a run"), ("8", "00000000000000000000000000000001")] {
+        fs::create_dir_all(tree.join(experiment).join(name)).unwrap();
+        fs::write(tree.join(experiment).join(name).join("meta.yaml"), meta(name, 3, "2000")).unwrap();
+    }
+    let bytes = |path: &Path| -> u64 {
+        let listed =
+            std::process::Command::new("find").arg(path).args(["-type", "f", "-printf", "%s\n"]).output();
+        String::from_utf8(listed.unwrap().stdout)
+            .unwrap()
+            .lines()
+            .map(|line| line.parse::<u64>().unwrap())
+            .sum()
+    };
+    let mut memory = Memory::new(&directory.path().join("artifacts"));
+    for (dry_run, added) in [(true, 303), (false, 303), (false, 0), (true, 0)] {
+        let mut totals = Vec::new();
+        let options = ImportOptions { dry_run, ..ImportOptions::default() };
+        let report = import(&tree, &mut memory, &options, &mut |progress| {
+            totals.push((progress.runs, progress.runs_total));
+        })
+        .unwrap();
+        assert_eq!(report.bytes, bytes(&tree), "{dry_run}");
+        assert_eq!(
+            (report.points, report.points_added, report.metric_verbatim),
+            (303, added, 1),
+            "{dry_run}"
+        );
+        assert_eq!((totals.last(), report.runs), (Some(&(3, 3)), 3));
+        assert!(totals.iter().all(|(done, total)| *total >= 2 && done <= total), "{totals:?}");
+    }
 }
 
 #[test]

@@ -2,67 +2,15 @@
 //!
 //! `MLRS_LINES=100000000 cargo test --release --test mlruns_large -- --ignored --nocapture`
 
-mod mlruns_support;
+#[path = "mlruns_support/sink.rs"]
+mod sink;
 
 use std::fs;
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
 use std::time::Instant;
 
-use mlrs_db::error::Result;
-use mlrs_db::format::event::{EntityKind, Operation};
-use mlrs_db::id::{BlobId, Origin, Stamp, Uid};
-use mlrs_db::mlruns::{
-    BlobRef, Entities, ImportOptions, ImportTarget, PointBlock, PointReader, Registers, Which, import,
-};
-
-/// Counts points.
-#[derive(Default)]
-struct Count(u64);
-
-impl Entities for Count {
-    fn kind(&self, _: Uid) -> Result<Option<EntityKind>> {
-        Ok(None)
-    }
-    fn registers(&self, _: Uid) -> Result<Registers> {
-        Ok(Registers::new())
-    }
-    fn entities(&self, _: EntityKind) -> Result<Vec<Uid>> {
-        Ok(Vec::new())
-    }
-    fn artifact_directory(&self, _: Uid) -> Result<PathBuf> {
-        Ok(PathBuf::new())
-    }
-}
-
-impl PointReader for Count {
-    fn read_points(
-        &self,
-        _: Uid,
-        _: &str,
-        _: Which,
-        _: &mut dyn FnMut(&PointBlock<'_>) -> Result<()>,
-    ) -> Result<()> {
-        Ok(())
-    }
-}
-
-impl ImportTarget for Count {
-    fn commit(&mut self, _: Vec<Operation>) -> Result<Stamp> {
-        Ok(Stamp::default())
-    }
-    fn points_stored(&self, _: Uid, _: &str, _: Origin) -> Result<u64> {
-        Ok(0)
-    }
-    fn put_points(&mut self, _: Uid, _: &str, _: Origin, _: u64, block: &PointBlock<'_>) -> Result<()> {
-        self.0 += block.values.len() as u64;
-        Ok(())
-    }
-    fn put_blob(&mut self, bytes: &mut dyn std::io::Read) -> Result<BlobRef> {
-        let len = std::io::copy(bytes, &mut std::io::sink()).expect("readable");
-        Ok(BlobRef { id: BlobId::default(), len })
-    }
-}
+use mlrs_db::mlruns::{ImportOptions, import};
+use sink::Sink;
 
 fn peak_anonymous_kib() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
@@ -90,18 +38,18 @@ fn one_large_metric_file_and_one_large_stray_file_stay_within_the_memory() {
     // A line without an end.
     fs::File::create(run.join("metrics/endless")).unwrap().set_len(1 << 30).unwrap();
 
-    let mut count = Count::default();
+    let mut sink = Sink::default();
     let mut peak = 0;
     let start = Instant::now();
     let mut points_done = None;
-    let report = import(directory.path(), &mut count, &ImportOptions::default(), &mut |progress| {
+    let report = import(directory.path(), &mut sink, &ImportOptions::default(), &mut |progress| {
         peak = peak.max(peak_anonymous_kib());
         if progress.points == lines && points_done.is_none() {
             points_done = Some(start.elapsed());
         }
     })
     .unwrap();
-    assert_eq!((count.0, report.points), (lines, lines));
+    assert_eq!((sink.points, report.points), (lines, lines));
     println!("{lines} lines, {} bytes in {:?}; peak RssAnon {} KiB", report.bytes, start.elapsed(), peak);
     assert!(peak < 200 * 1024, "{peak} KiB");
 }

@@ -1,7 +1,7 @@
 //! The real trees of three MLflow versions, through a store, byte for byte.
 
-use mlrs_db::Store;
 use mlrs_db::mlruns::{ExportOptions, ImportOptions};
+use mlrs_db::{Points, RunSearch, Stats, Store};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -20,7 +20,8 @@ fn assert_same(a: &Path, b: &Path) {
     assert!(diff.status.success(), "{}", String::from_utf8_lossy(&diff.stdout));
 }
 
-fn round_trip(tree: &Path) -> u64 {
+/// Through a store and back; what `stats` says of that store, and how many points the tree has.
+fn round_trip(tree: &Path) -> (Stats, u64) {
     let work = tempfile::tempdir().unwrap();
     let path = work.path().join("store");
     let store = Store::open(&path).unwrap();
@@ -33,17 +34,80 @@ fn round_trip(tree: &Path) -> u64 {
     let store = Store::open(&path).unwrap();
     let again = store.import(tree, &ImportOptions::default(), &mut |_| {}).unwrap();
     assert_eq!((again.points_added, again.registers_written), (0, 0));
+    assert_eq!((again.points, again.bytes), (report.points, report.bytes), "what is in the tree");
     let exported: PathBuf = work.path().join("exported-again");
     store.export(&exported, &ExportOptions::default(), &mut |_| {}).unwrap();
     assert_same(tree, &exported);
-    report.points
+    let stats = store.stats().unwrap();
+    let kept = (stats.yaml_files, stats.yaml_verbatim, stats.metric_files, stats.metric_verbatim);
+    let read = (report.yaml_files, report.yaml_verbatim, report.metric_files, report.metric_verbatim);
+    assert_eq!(kept, read, "the store says what the import said");
+    (stats, report.points)
 }
 
 #[test]
-fn trees_of_three_versions_come_back_byte_for_byte() {
-    for (version, points) in [("1.22.0", 1257), ("2.22.5", 1261), ("3.18.0", 1264)] {
+fn trees_of_three_versions_come_back_byte_for_byte_and_stats_says_what_is_verbatim() {
+    let mut yaml_files = 0;
+    for (version, least, metric_files) in [("1.22.0", 1257, 37), ("2.22.5", 1261, 41), ("3.18.0", 1264, 43)] {
         let directory = unpack(version);
-        assert!(round_trip(&directory.path().join("mlruns")) >= points, "{version}");
-        round_trip(&directory.path().join("poison/mlruns"));
+        let (stats, points) = round_trip(&directory.path().join("mlruns"));
+        assert!(points >= least, "{version}");
+        yaml_files += stats.yaml_files;
+        assert_eq!((stats.yaml_verbatim, stats.metric_files), (0, metric_files), "{version}");
+        // How 1.22 spelled integers is a column of the points, so not even its four files of them are verbatim.
+        assert_eq!((stats.metric_verbatim, stats.verbatim_bytes), (0, 0), "{version}");
+        // One file of each holds nothing but a float time stamp: no point, so its bytes are all there is.
+        let (stats, _) = round_trip(&directory.path().join("poison/mlruns"));
+        assert_eq!((stats.yaml_verbatim, stats.metric_verbatim), (0, 1), "{version}");
+        assert!((20..60).contains(&stats.verbatim_bytes), "{version}: {}", stats.verbatim_bytes);
     }
+    assert_eq!(yaml_files, 309);
+}
+
+/// A tree that was imported into two stores, from two places, counts once when the stores are put together.
+#[test]
+fn one_tree_from_two_paths_is_one_tree_after_a_merge() {
+    for version in ["1.22.0", "3.18.0"] {
+        let directory = unpack(version);
+        let work = tempfile::tempdir().unwrap();
+        let elsewhere = work.path().join("elsewhere");
+        assert!(
+            Command::new("cp").arg("-r").arg(directory.path()).arg(&elsewhere).status().unwrap().success()
+        );
+        let mut points = Vec::new();
+        for (name, root) in [("one", directory.path()), ("two", &*elsewhere)] {
+            let store = Store::open(work.path().join(name)).unwrap();
+            let report = store.import(&root.join("mlruns"), &ImportOptions::default(), &mut |_| {}).unwrap();
+            points.push(report.points);
+            store.close().unwrap();
+        }
+        for entry in std::fs::read_dir(work.path().join("two/log")).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), work.path().join("one/log").join(entry.file_name())).unwrap();
+        }
+        let store = Store::open(work.path().join("one")).unwrap();
+        let stats = store.stats().unwrap();
+        assert_eq!(points, [stats.points, stats.points], "{version}");
+        let runs = store.search_runs(&RunSearch { max_results: 1000, ..RunSearch::default() }).unwrap();
+        for run in &runs.items {
+            for metric in store.metrics(&run.id).unwrap() {
+                let history: Points = store.history(&run.id, &metric.key).unwrap().collect().unwrap();
+                let file = files_of(&directory.path().join("mlruns"), &run.id, &metric.key);
+                assert_eq!(history.len(), std::fs::read_to_string(file).unwrap().lines().count());
+            }
+        }
+        // MLflow 1.22 wrote no time of creation: there only runs and points are known again, experiments are not.
+        assert_eq!(stats.trees, if version == "1.22.0" { 2 } else { 1 }, "{version}");
+        if stats.trees == 1 {
+            let exported = work.path().join("exported");
+            store.export(&exported, &ExportOptions::default(), &mut |_| {}).unwrap();
+            assert_same(&directory.path().join("mlruns"), &exported);
+        }
+    }
+}
+
+fn files_of(tree: &Path, run: &str, key: &str) -> PathBuf {
+    let below = |path: &Path| std::fs::read_dir(path).unwrap().map(|e| e.unwrap().path());
+    let experiments = below(tree).chain(below(&tree.join(".trash")));
+    experiments.map(|e| e.join(run).join("metrics").join(key)).find(|path| path.exists()).unwrap()
 }

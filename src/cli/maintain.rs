@@ -74,7 +74,14 @@ fn stats_table(stats: &Stats) -> Table {
     let per_point = stats.bytes_per_point;
     table.pair("bytes_per_point", Cell::both(format!("{per_point:.2}"), format!("{per_point:?}")));
     table.pair("trees", Cell::count(stats.trees));
-    table.pair("verbatim_files", Cell::count(stats.verbatim_files));
+    for (key, number) in [
+        ("yaml_files", stats.yaml_files),
+        ("yaml_verbatim", stats.yaml_verbatim),
+        ("metric_files", stats.metric_files),
+        ("metric_verbatim", stats.metric_verbatim),
+    ] {
+        table.pair(key, Cell::count(number));
+    }
     table.pair("verbatim_bytes", Cell::bytes(stats.verbatim_bytes));
     table
 }

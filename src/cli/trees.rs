@@ -10,8 +10,9 @@ use super::output::{Output, Tone, bytes, count, for_terminal, paint, plural};
 use super::progress::{Bar, rate};
 use super::table::{Cell, Table};
 use super::{json, resolve, time};
+use crate::id::Uid;
 use crate::mlruns::{
-    ArtifactMode, ExportOptions, ExportReport, ImportOptions, ImportReport, Problem, Unexportable,
+    ArtifactMode, ExportOptions, ExportReport, ImportOptions, ImportReport, Problem, Unexportable, check_tree,
 };
 use crate::{Error, Store};
 
@@ -21,16 +22,8 @@ const PROBLEMS_SHOWN: usize = 20;
 /// Takes a tree in; the store is made if there is none.
 pub(super) fn import(out: &mut Output<'_>, path: &Path, args: &Import) -> Outcome {
     // Before the store is opened, which may make it: a slip in SRC must not leave an empty store behind.
-    std::fs::metadata(&args.source).map_err(|source| Error::Io {
-        action: "open",
-        path: args.source.clone(),
-        source,
-    })?;
-    let scratch = Scratch::instead_of(path, args.dry_run);
-    let path = scratch.as_ref().map_or(path, |scratch| &scratch.0);
-    let store = Store::options().create(true).open(path)?;
-    let bytes_before = stored(&store)?;
-    let options = ImportOptions {
+    check_tree(&args.source)?;
+    let mut options = ImportOptions {
         tree: args.tree.clone(),
         strict: args.strict,
         dry_run: args.dry_run,
@@ -43,9 +36,26 @@ pub(super) fn import(out: &mut Output<'_>, path: &Path, args: &Import) -> Outcom
         },
     };
     let mut bar = Bar::new(out, "importing");
+    let is_new = !path.exists() || std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+    if is_new && args.strict && !args.dry_run {
+        // Nor must a tree with problems. What was looked at here is not looked at twice.
+        let look = ImportOptions { dry_run: true, ..options.clone() };
+        let scratch = Scratch::new()?;
+        let store = Store::options().create(true).open(&scratch.0)?;
+        store.import(&args.source, &look, &mut |progress| bar.set_tree(progress))?;
+        options.strict = false;
+    }
+    let scratch = if is_new && args.dry_run { Some(Scratch::new()?) } else { None };
+    let path = scratch.as_ref().map_or(path, |scratch| &scratch.0);
+    let store = Store::options().create(true).open(path)?;
+    let bytes_before = stored(&store)?;
     let report = store.import(&args.source, &options, &mut |progress| bar.set_tree(progress))?;
     bar.done();
     store.close()?;
+    if args.strict && report.problems_total > 0 {
+        // The tree changed between the two looks.
+        return Err(Error::StrictImport { path: args.source.clone(), problems: report.problems_total }.into());
+    }
     // Closing seals: only then is it known what the tree costs.
     let bytes_stored = stored(&resolve::open_to_read(path, false)?)?.saturating_sub(bytes_before);
     write_problems(out, &report);
@@ -57,13 +67,13 @@ pub(super) fn import(out: &mut Output<'_>, path: &Path, args: &Import) -> Outcom
     Ok(())
 }
 
-/// A store that is gone with the process: a dry run must not leave one behind where there was none.
+/// The place of a store that only looks: a dry run must not leave one behind where there was none.
 struct Scratch(std::path::PathBuf);
 
 impl Scratch {
-    fn instead_of(path: &Path, dry_run: bool) -> Option<Self> {
-        (dry_run && !path.exists())
-            .then(|| Self(std::env::temp_dir().join(format!("mlrs-db-dry-run-{}", std::process::id()))))
+    fn new() -> Outcome<Self> {
+        let random = Uid::random()?;
+        Ok(Self(std::env::temp_dir().join(format!("mlrs-db-dry-run-{random}"))))
     }
 }
 
@@ -245,13 +255,10 @@ mod tests {
     }
 
     #[test]
-    fn a_dry_run_without_a_store_uses_a_scratch_one() {
-        let here = tempfile::tempdir().unwrap();
-        assert!(Scratch::instead_of(here.path(), true).is_none());
-        let missing = here.path().join("none");
-        assert!(Scratch::instead_of(&missing, false).is_none());
-        let scratch = Scratch::instead_of(&missing, true).unwrap();
+    fn a_scratch_store_goes_with_its_guard() {
+        let scratch = Scratch::new().unwrap();
         let path = scratch.0.clone();
+        assert_ne!(path, Scratch::new().unwrap().0);
         std::fs::create_dir_all(&path).unwrap();
         drop(scratch);
         assert!(!path.exists());

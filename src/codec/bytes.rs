@@ -1,7 +1,7 @@
-//! Varints and the bounds-checked cursor that every decoder here reads through.
+//! Varints, and the bounds-checked reader that everything which decodes bytes reads through.
 //!
 //! Contract: [`Reader`] never panics and never reads past its slice; what it cannot give is a [`Malformed`] that says
-//! where. Varints are LEB128 of at most ten bytes; signed ones are zigzag.
+//! where. Varints are LEB128 of at most ten bytes; signed ones are zigzag. Lengths are checked before they are used.
 
 use crate::error::Malformed;
 
@@ -39,7 +39,13 @@ pub const fn varint_len(value: u64) -> usize {
     (63 - (value | 1).leading_zeros() as usize) / 7 + 1
 }
 
-/// A cursor over bytes from disk.
+/// Appends a varint length and the bytes.
+pub fn put_slice(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+/// A position in untrusted bytes.
 #[derive(Clone, Debug)]
 pub struct Reader<'a> {
     bytes: &'a [u8],
@@ -62,6 +68,11 @@ impl<'a> Reader<'a> {
         self.bytes.get(self.position..).unwrap_or_default()
     }
 
+    /// How many bytes are left.
+    pub const fn remaining(&self) -> usize {
+        self.bytes.len() - self.position
+    }
+
     /// Damage at the present position.
     #[cold]
     pub const fn malformed(&self, expected: &'static str, found: u64) -> Malformed {
@@ -79,8 +90,9 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
+    /// The next `N` bytes as an array.
     #[inline]
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let Some(array) = self.rest().first_chunk::<N>() else {
             return Err(self.malformed("more bytes", N as u64));
         };
@@ -92,6 +104,12 @@ impl<'a> Reader<'a> {
     #[inline]
     pub fn u8(&mut self) -> Result<u8, Malformed> {
         self.array::<1>().map(|[byte]| byte)
+    }
+
+    /// Two bytes, little-endian.
+    #[inline]
+    pub fn u16(&mut self) -> Result<u16, Malformed> {
+        self.array().map(u16::from_le_bytes)
     }
 
     /// Four bytes, little-endian.
@@ -130,12 +148,24 @@ impl<'a> Reader<'a> {
         self.varint().map(unzigzag)
     }
 
-    /// A varint that must not exceed `max`, as a `usize`.
+    /// A varint that counts something, at most `max`.
     #[inline]
-    pub fn bounded(&mut self, max: usize, expected: &'static str) -> Result<usize, Malformed> {
+    pub fn count(&mut self, max: usize, expected: &'static str) -> Result<usize, Malformed> {
         let start = self.position;
         let value = self.varint()?;
         usize::try_from(value).ok().filter(|v| *v <= max).ok_or(Malformed::new(start, expected, value))
+    }
+
+    /// A varint length of at most `max`, and that many bytes.
+    pub fn slice(&mut self, max: usize, expected: &'static str) -> Result<&'a [u8], Malformed> {
+        let len = self.count(max, expected)?;
+        self.take(len)
+    }
+
+    /// A varint length of at most `max`, and that many bytes of UTF-8.
+    pub fn text(&mut self, max: usize, expected: &'static str) -> Result<&'a str, Malformed> {
+        let start = self.position;
+        std::str::from_utf8(self.slice(max, expected)?).map_err(|_| Malformed::new(start, "UTF-8 text", 0))
     }
 
     /// Checks that nothing is left.
@@ -165,6 +195,25 @@ mod tests {
             prop_assert_eq!(reader.zigzag(), Ok(signed));
             prop_assert_eq!(reader.finish(), Ok(()));
         }
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_are_refused_not_followed(bytes: Vec<u8>) {
+            let mut reader = Reader::new(&bytes);
+            let _ = (reader.varint(), reader.slice(64, "a short slice"), reader.text(64, "a short text"));
+            prop_assert!(reader.position() + reader.remaining() == bytes.len());
+        }
+    }
+
+    #[test]
+    fn texts_are_utf8_and_no_longer_than_allowed() {
+        let mut out = Vec::new();
+        put_slice(&mut out, b"key");
+        assert_eq!(Reader::new(&out).text(3, "a key"), Ok("key"));
+        assert_eq!(Reader::new(&out).text(2, "a key"), Err(Malformed::new(0, "a key", 3)));
+        assert!(Reader::new(&out[..3]).slice(3, "a key").is_err());
+        assert_eq!(Reader::new(&[1, 0xff]).text(9, "a key"), Err(Malformed::new(0, "UTF-8 text", 0)));
     }
 
     #[test]

@@ -84,14 +84,14 @@ pub fn decode(
     let mut extras = Vec::with_capacity(count);
     for _ in 0..count {
         let kind = reader.u8()?;
-        let entries = reader.bounded(points, "at most one entry per point")?;
+        let entries = reader.count(points, "at most one entry per point")?;
         if entries == 0 {
             return Err(reader.malformed("at least one entry", 0));
         }
         // Every entry takes a byte at least, so the bytes that are there bound the allocation.
         let mut dictionary = Vec::with_capacity(entries.min(reader.rest().len()));
         for _ in 0..entries {
-            let len = reader.bounded(reader.rest().len(), "an entry inside the column")?;
+            let len = reader.count(reader.rest().len(), "an entry inside the column")?;
             dictionary.push(reader.take(len)?.to_vec());
         }
         let indices = if entries == 1 {

@@ -401,7 +401,7 @@ fn read_divisor(reader: &mut Reader<'_>) -> Result<f64, Malformed> {
 
 /// Checks the exceptions and steps over them; returns where they start, how many there are, and the flags.
 fn skip_exceptions<'a>(reader: &mut Reader<'a>, points: usize) -> Result<(Reader<'a>, usize, u8), Malformed> {
-    let head = reader.bounded(4 * points + 3, "at most one exception per value")?;
+    let head = reader.count(4 * points + 3, "at most one exception per value")?;
     let start = reader.clone();
     for _ in 0..head >> 2 {
         reader.varint()?;
@@ -413,7 +413,7 @@ fn skip_exceptions<'a>(reader: &mut Reader<'a>, points: usize) -> Result<(Reader
 fn place_exceptions(reader: &mut Reader<'_>, count: usize, out: &mut [f64]) -> Result<(), Malformed> {
     let mut rest = out;
     for _ in 0..count {
-        let gap = reader.bounded(COLUMN_POINTS_MAX, "an exception inside the column")?;
+        let gap = reader.count(COLUMN_POINTS_MAX, "an exception inside the column")?;
         let bits = reader.u64()?;
         let Some((value, after)) = rest.get_mut(gap..).and_then(|r| r.split_first_mut()) else {
             return Err(reader.malformed("an exception inside the column", gap as u64));

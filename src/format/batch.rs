@@ -182,15 +182,15 @@ fn put_piece(seed: u32, bytes: &[u8], out: &mut Vec<u8>) {
 /// When the bytes are not a head whose pieces fill the payload exactly, within the limits.
 pub fn decode_head(bytes: &[u8], payload_len: usize) -> Result<Head, Malformed> {
     let mut reader = Reader::new(bytes);
-    let n_axes = reader.bounded(BATCH_COLUMNS_MAX, "at most 65536 axes")?;
-    let n_columns = reader.bounded(BATCH_COLUMNS_MAX, "at most 65536 columns")?;
+    let n_axes = reader.count(BATCH_COLUMNS_MAX, "at most 65536 axes")?;
+    let n_columns = reader.count(BATCH_COLUMNS_MAX, "at most 65536 columns")?;
     if payload_len > FRAME_BYTES_MAX || n_axes + n_columns > bytes.len() / ENTRY_BYTES_MIN {
         return Err(reader.malformed("as many entries as fit the head", (n_axes + n_columns) as u64));
     }
     let mut head = Head { axes: Vec::with_capacity(n_axes), columns: Vec::with_capacity(n_columns) };
     let mut offset = bytes.len();
     for _ in 0..n_axes {
-        let code = reader.bounded(2 * COLUMN_POINTS_MAX + 1, "at most 4096 points in an axis")?;
+        let code = reader.count(2 * COLUMN_POINTS_MAX + 1, "at most 4096 points in an axis")?;
         let (points, refers_to_first) = (code >> 1, code & 1 != 0);
         if points == 0 || refers_to_first && head.axes.is_empty() {
             return Err(reader.malformed("an axis of points, the first not relative", code as u64));
@@ -202,7 +202,7 @@ pub fn decode_head(bytes: &[u8], payload_len: usize) -> Result<Head, Malformed> 
     let (mut series, mut first_ordinal, mut total) = (0u32, 0u64, 0usize);
     for i in 0..n_columns {
         let delta = reader.varint()?;
-        let code = reader.bounded(2 * BATCH_COLUMNS_MAX, "an axis of the batch")?;
+        let code = reader.count(2 * BATCH_COLUMNS_MAX, "an axis of the batch")?;
         let next = u32::try_from(delta).ok().and_then(|d| series.checked_add(d));
         let (Some(next), Some(axis)) = (next, head.axes.get(code >> 1)) else {
             return Err(reader.malformed("a series and axis of the batch", delta));
@@ -240,7 +240,7 @@ pub fn decode_head(bytes: &[u8], payload_len: usize) -> Result<Head, Malformed> 
 }
 
 fn read_piece(reader: &mut Reader<'_>, offset: usize, payload_len: usize) -> Result<(usize, u32), Malformed> {
-    let len = reader.bounded(payload_len.saturating_sub(offset), "a piece inside the payload")?;
+    let len = reader.count(payload_len.saturating_sub(offset), "a piece inside the payload")?;
     Ok((len, reader.u32()?))
 }
 

@@ -10,8 +10,8 @@
 
 use std::io::Read;
 
+use crate::codec::bytes::{Reader, put_varint};
 use crate::error::Malformed;
-use crate::format::cursor::{Cursor, put_varint};
 use crate::format::event::EntityKind;
 use crate::id::BlobId;
 use crate::limits::BLOB_CHUNK_BYTES_MAX;
@@ -78,7 +78,7 @@ fn put_packed(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(packed.as_deref().unwrap_or(bytes));
 }
 
-fn take_packed(cursor: &mut Cursor<'_>) -> Result<Vec<u8>, Malformed> {
+fn take_packed(cursor: &mut Reader<'_>) -> Result<Vec<u8>, Malformed> {
     let at = cursor.position();
     let packing = cursor.u8()?;
     let raw_len = cursor.count(BLOB_CHUNK_BYTES_MAX, "a chunk of at most 1 MiB")?;
@@ -102,7 +102,7 @@ fn take_packed(cursor: &mut Cursor<'_>) -> Result<Vec<u8>, Malformed> {
 
 /// Reads a payload.
 pub fn decode_blob(payload: &[u8]) -> Result<BlobFrame, Malformed> {
-    let mut cursor = Cursor::new(payload);
+    let mut cursor = Reader::new(payload);
     match cursor.u8()? {
         0 => Ok(BlobFrame::Chunk(take_packed(&mut cursor)?)),
         1 => {
@@ -129,7 +129,7 @@ pub fn decode_blob(payload: &[u8]) -> Result<BlobFrame, Malformed> {
 
 /// The id of the blob that a frame completes, without unpacking it.
 pub fn blob_of(payload: &[u8]) -> Option<BlobId> {
-    let mut cursor = Cursor::new(payload);
+    let mut cursor = Reader::new(payload);
     match cursor.u8().ok()? {
         1 | 2 => Some(BlobId::from_bytes(cursor.array().ok()?)),
         _ => None,

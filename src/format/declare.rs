@@ -9,8 +9,8 @@
 
 use std::sync::Arc;
 
+use crate::codec::bytes::{Reader, put_slice, put_varint};
 use crate::error::Malformed;
-use crate::format::cursor::{Cursor, put_slice, put_varint};
 use crate::format::frame::seeded_crc;
 use crate::id::{Origin, Uid, WriterId};
 use crate::limits::KEY_BYTES_MAX;
@@ -110,7 +110,7 @@ pub(crate) fn put_declaration(
 /// Reads one declaration.
 pub(crate) fn take_declaration(
     writer: WriterId,
-    cursor: &mut Cursor<'_>,
+    cursor: &mut Reader<'_>,
     previous_run: Option<Uid>,
 ) -> Result<Declaration, Malformed> {
     let start = cursor.position();
@@ -141,7 +141,7 @@ pub(crate) fn take_declaration(
 
 /// Reads a payload.
 pub fn decode_declarations(writer: WriterId, bytes: &[u8]) -> Result<Vec<Declaration>, Malformed> {
-    let mut cursor = Cursor::new(bytes);
+    let mut cursor = Reader::new(bytes);
     let count = cursor.count(bytes.len() / 4, "a count of declarations that fits the frame")?;
     let mut list: Vec<Declaration> = Vec::with_capacity(count);
     for _ in 0..count {

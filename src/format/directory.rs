@@ -16,8 +16,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::codec::bytes::{Reader, put_slice, put_varint};
 use crate::error::Malformed;
-use crate::format::cursor::{Cursor, put_slice, put_varint};
 use crate::format::declare::{Declaration, put_declaration, take_declaration};
 use crate::format::event::EntityKind;
 use crate::format::frame::seeded_crc;
@@ -174,7 +174,7 @@ fn put_extent(extent: &Extent, out: &mut Vec<u8>) {
     put_slice(out, &extent.summary);
 }
 
-fn take_extent(cursor: &mut Cursor<'_>) -> Result<Extent, Malformed> {
+fn take_extent(cursor: &mut Reader<'_>) -> Result<Extent, Malformed> {
     let at = cursor.position();
     let first_ordinal = cursor.varint()?;
     let points = cursor.varint()?;
@@ -218,7 +218,7 @@ pub struct DirectoryHead {
 impl DirectoryHead {
     /// Reads the checked part of the directory frame at `own_offset`.
     pub fn decode(bytes: &[u8], payload_len: u32, own_offset: u64) -> Result<Self, Malformed> {
-        let mut cursor = Cursor::new(bytes);
+        let mut cursor = Reader::new(bytes);
         let previous = cursor.u64()?;
         let covers_from = cursor.u64()?;
         let live_to = cursor.u64()?;
@@ -265,7 +265,7 @@ impl DirectoryHead {
 
     /// Reads an entity's block (its crc must have been checked).
     pub fn decode_block(&self, writer: WriterId, bytes: &[u8]) -> Result<EntityEntry, Malformed> {
-        let mut cursor = Cursor::new(bytes);
+        let mut cursor = Reader::new(bytes);
         let count = cursor.count(bytes.len(), "a count of events that fits")?;
         let mut events = Vec::with_capacity(count);
         let mut offset = self.covers_from;

@@ -72,7 +72,7 @@ impl Field {
     pub const DIGEST: Self = Self(19);
     /// Text. (data set)
     pub const SOURCE_TYPE: Self = Self(20);
-    /// Text. (data set)
+    /// Text. (data set) Bytes: what identities of the tree are derived from. (tree)
     pub const SOURCE: Self = Self(21);
     /// Text. (data set)
     pub const SCHEMA: Self = Self(22);

@@ -15,8 +15,8 @@
 //! | 20 | 8 | offset of the segment's previous metadata frame, 0 if none |
 //! | 28 | 4 | header crc over bytes 0..28 |
 
+use crate::codec::bytes::Reader;
 use crate::error::Malformed;
-use crate::format::cursor::Cursor;
 use crate::id::SegmentId;
 use crate::limits::FRAME_BYTES_MAX;
 
@@ -183,7 +183,7 @@ pub fn finish_frame(
 
 /// Reads a frame header that starts at `offset` of `segment`.
 pub fn read_frame_header(bytes: &[u8], segment: SegmentId, offset: u64) -> Result<FrameHeader, Malformed> {
-    let mut cursor = Cursor::new(bytes);
+    let mut cursor = Reader::new(bytes);
     let magic: [u8; 4] = cursor.array()?;
     if magic != FRAME_MAGIC {
         return Err(Malformed::new(0, "frame magic 'MLFR'", u64::from(u32::from_le_bytes(magic))));

@@ -36,8 +36,8 @@
 //! A block is taken again only after `released` has passed its last sequence; its old records then fail their check,
 //! because the sequence of each slot has changed.
 
+use crate::codec::bytes::Reader;
 use crate::error::Malformed;
-use crate::format::cursor::Cursor;
 use crate::format::frame::seeded_crc;
 use crate::id::{StoreId, WriterId};
 use crate::limits::{LIVE_BLOCK_BYTES, LIVE_RECORD_BYTES};
@@ -83,7 +83,7 @@ pub fn encode_batch_prefix(lane: u32, live_to: u64) -> [u8; BATCH_PREFIX_BYTES] 
 
 /// Reads the prefix of a batch payload: (lane, covered up to).
 pub fn decode_batch_prefix(bytes: &[u8]) -> Result<(u32, u64), Malformed> {
-    let mut cursor = Cursor::new(bytes);
+    let mut cursor = Reader::new(bytes);
     Ok((cursor.u32()?, cursor.u64()?))
 }
 
@@ -132,7 +132,7 @@ impl LiveHeader {
 
     /// Reads a header page; `Ok(Err(version))` for one of a newer program.
     pub fn decode(bytes: &[u8]) -> Result<Result<Self, u16>, Malformed> {
-        let mut cursor = Cursor::new(bytes);
+        let mut cursor = Reader::new(bytes);
         if cursor.array::<8>()? != LIVE_MAGIC {
             return Err(Malformed::new(0, "live file magic 'MLRSLIV'", 0));
         }
@@ -148,7 +148,7 @@ impl LiveHeader {
             host: String::from_utf8_lossy(cursor.slice(HOST_BYTES_MAX, "a host name")?).into_owned(),
         };
         let covered = bytes.get(..CRC_AT).ok_or(Malformed::new(0, "a header page", bytes.len() as u64))?;
-        let stored = Cursor::new(bytes.get(CRC_AT..).unwrap_or_default()).u32()?;
+        let stored = Reader::new(bytes.get(CRC_AT..).unwrap_or_default()).u32()?;
         if crc32fast::hash(covered) != stored {
             return Err(Malformed::new(CRC_AT, "a live header whose crc fits", u64::from(stored)));
         }
@@ -212,7 +212,7 @@ pub fn decode_cursor(seed: u64, at: usize, bytes: &[u8]) -> Option<u64> {
     if bytes == [0; CURSOR_BYTES] {
         return Some(0);
     }
-    let word = Cursor::new(&bytes).u64().ok()?;
+    let word = Reader::new(&bytes).u64().ok()?;
     (encode_cursor(seed, at, word) == bytes).then_some(word)
 }
 

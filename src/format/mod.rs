@@ -5,7 +5,6 @@
 
 pub mod batch;
 pub mod blob;
-pub mod cursor;
 pub mod declare;
 pub mod directory;
 pub mod entity_row;
@@ -15,3 +14,4 @@ pub mod frame;
 pub mod input_tags;
 pub mod live;
 pub mod segment;
+pub mod tree_record;

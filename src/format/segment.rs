@@ -29,8 +29,8 @@
 //! Footer payload (a frame of kind Footer, the last 104 bytes of a closed segment): last directory offset u64, last
 //! event offset u64, frames u64, points u64, events u64, BLAKE3 hash (32 bytes) of everything before it.
 
+use crate::codec::bytes::{Reader, put_varint};
 use crate::error::Malformed;
-use crate::format::cursor::{Cursor, put_varint};
 use crate::format::frame::FRAME_HEADER_BYTES;
 use crate::id::{SegmentId, StoreId, WriterId};
 
@@ -140,7 +140,7 @@ impl SegmentHeader {
     }
 
     fn decode_inner(bytes: &[u8]) -> Result<Result<Self, HeaderProblem>, Malformed> {
-        let mut cursor = Cursor::new(bytes);
+        let mut cursor = Reader::new(bytes);
         let magic: [u8; 8] = cursor.array()?;
         if magic != SEGMENT_MAGIC {
             return Err(Malformed::new(0, "segment magic 'MLRSSEG'", 0));
@@ -218,7 +218,7 @@ impl Footer {
 
     /// Reads a payload.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let mut cursor = Cursor::new(bytes);
+        let mut cursor = Reader::new(bytes);
         Ok(Self {
             last_directory: cursor.u64()?,
             last_event: cursor.u64()?,
@@ -259,7 +259,7 @@ pub fn encode_replaced(list: &[Replaced], out: &mut Vec<u8>) {
 
 /// Reads the payload of a Replaces frame.
 pub fn decode_replaced(bytes: &[u8]) -> Result<Vec<Replaced>, Malformed> {
-    let mut cursor = Cursor::new(bytes);
+    let mut cursor = Reader::new(bytes);
     let count = cursor.count(bytes.len() / 38, "a count of segments that fits the frame")?;
     (0..count)
         .map(|_| {

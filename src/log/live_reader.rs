@@ -8,8 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::codec::bytes::Reader;
 use crate::error::{Error, Result};
-use crate::format::cursor::Cursor;
 use crate::format::declare::{Declaration, take_declaration};
 use crate::format::frame::seeded_crc;
 use crate::format::live::{
@@ -217,13 +217,13 @@ impl LiveWindow {
 
 /// The declaration entry that begins here, and the length of its declaration.
 fn take_entry(writer: WriterId, bytes: &[u8]) -> Option<(Declaration, usize)> {
-    let mut cursor = Cursor::new(bytes);
+    let mut cursor = Reader::new(bytes);
     let (len, crc) = (cursor.u32().ok()? as usize, cursor.u32().ok()?);
     let bytes = cursor.take(len).ok().filter(|bytes| !bytes.is_empty())?;
     if seeded_crc(declaration_seed(writer), bytes) != crc {
         return None;
     }
-    Some((take_declaration(writer, &mut Cursor::new(bytes), None).ok()?, len))
+    Some((take_declaration(writer, &mut Reader::new(bytes), None).ok()?, len))
 }
 
 fn read_full(file: &dyn VfsFile, path: &Path, offset: u64, len: usize) -> Result<Option<Vec<u8>>> {
@@ -233,7 +233,7 @@ fn read_full(file: &dyn VfsFile, path: &Path, offset: u64, len: usize) -> Result
 }
 
 fn word_at(bytes: &[u8], at: usize) -> u64 {
-    Cursor::new(bytes.get(at..).unwrap_or_default()).u64().unwrap_or(0)
+    Reader::new(bytes.get(at..).unwrap_or_default()).u64().unwrap_or(0)
 }
 
 fn words_at(bytes: &[u8], at: usize) -> [u64; 4] {

@@ -26,7 +26,7 @@ pub(super) fn create_parent(path: &Path) -> Result<()> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stored {
     /// It is there now.
-    New(u64),
+    New,
     /// It was there already.
     Same,
     /// Another file is there under its name, and was left.
@@ -42,7 +42,6 @@ pub(super) fn store(
     replace: bool,
 ) -> Result<Stored> {
     let to = root.join(path);
-    let length = fs::metadata(source).map_err(|e| Error::io("read", source, e))?.len();
     let exists = fs::metadata(&to).is_ok();
     if exists && same_content(source, &to)? {
         return Ok(Stored::Same);
@@ -62,7 +61,7 @@ pub(super) fn store(
         copy_file(source, &partial)?;
     }
     fs::rename(&partial, &to).map_err(|e| Error::io("rename to", &to, e))?;
-    Ok(Stored::New(length))
+    Ok(Stored::New)
 }
 
 /// Compares two files block by block.

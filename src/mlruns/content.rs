@@ -9,6 +9,7 @@ use super::wire::{Reader, put_bytes, put_number};
 use super::yaml_node::{Node, decode, encode};
 use crate::error::Result;
 use crate::format::event::Value;
+use crate::format::tree_record::{CONTENT_BLOB, CONTENT_DOCUMENT, CONTENT_INLINE};
 use crate::id::BlobId;
 
 /// Files up to this size are kept in the register itself.
@@ -35,16 +36,16 @@ impl Content {
     fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Self::Inline(bytes) => {
-                out.push(1);
+                out.push(CONTENT_INLINE);
                 put_bytes(out, bytes);
             }
             Self::Blob(blob) => {
-                out.push(2);
+                out.push(CONTENT_BLOB);
                 out.extend_from_slice(blob.id.as_bytes());
                 put_number(out, blob.len);
             }
             Self::Document(node) => {
-                out.push(3);
+                out.push(CONTENT_DOCUMENT);
                 encode(node, out);
             }
             Self::Reference(path) => {
@@ -61,9 +62,11 @@ impl Content {
 
     fn decode(reader: &mut Reader<'_>) -> Result<Self> {
         Ok(match reader.byte()? {
-            1 => Self::Inline(reader.bytes()?.to_vec()),
-            2 => Self::Blob(BlobRef { id: BlobId::from_bytes(reader.array()?), len: reader.number()? }),
-            3 => Self::Document(decode(reader)?),
+            CONTENT_INLINE => Self::Inline(reader.bytes()?.to_vec()),
+            CONTENT_BLOB => {
+                Self::Blob(BlobRef { id: BlobId::from_bytes(reader.array()?), len: reader.number()? })
+            }
+            CONTENT_DOCUMENT => Self::Document(decode(reader)?),
             4 => Self::Reference(reader.bytes()?.to_vec()),
             5 => Self::DanglingLink(reader.bytes()?.to_vec()),
             6 => Self::Missing,

@@ -4,15 +4,18 @@
 //! committed before its points, and its metric files after them, so an import that was interrupted anywhere is
 //! completed by the next one. A dry run takes the same path and only leaves out the writing.
 
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::content::{Content, INLINE_BYTES_MAX};
-use super::path::key_of;
-use super::plan::{EntityPlan, META};
+use super::export::{is_purged, layout_of};
+use super::path::{key_of, safe_path};
+use super::plan::{EntityPlan, GONE, META};
 use super::report::{ImportOptions, ImportReport, Progress};
+use super::tree::{FoundExperiment, TreeIdentity, check_tree, is_experiment};
 use super::yaml_emit::emit;
 use super::yaml_node::Node;
 use super::yaml_read::{YAML_BYTES_MAX, YamlProblem, read};
@@ -30,7 +33,7 @@ const DOCUMENT_BYTES_MAX: u64 = 1024 * 1024;
 /// Takes a tree into a store.
 ///
 /// Problems of the tree do not fail the import; they are in the report. `progress` is called after every run and every
-/// few megabytes of a metric file.
+/// few megabytes of a metric file; how many runs there are is known before the first.
 ///
 /// # Errors
 /// [`Error::StrictImport`] with `strict` and any problem, in which case nothing was imported; what the file system or
@@ -41,13 +44,7 @@ pub fn import(
     options: &ImportOptions,
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<ImportReport> {
-    let root = fs::canonicalize(source).map_err(|e| Error::io("open", source, e))?;
-    if !root.is_dir() {
-        return Err(Error::invalid(format!(
-            "{} is not a directory; name a directory that holds experiments",
-            source.display()
-        )));
-    }
+    let root = check_tree(source)?;
     if options.strict && !options.dry_run {
         let looked = Importer::new(&root, target, options, progress, true).run()?;
         if looked.problems_total > 0 {
@@ -98,9 +95,9 @@ pub(super) struct Importer<'a> {
     pub(super) report: ImportReport,
     /// Nothing is written.
     pub(super) dry: bool,
-    /// What makes identities of this tree differ from another's.
-    pub(super) source_id: Vec<u8>,
-    pub(super) tree: Uid,
+    pub(super) identity: TreeIdentity,
+    /// Experiments and runs that the tree has.
+    pub(super) seen: HashSet<Uid>,
     /// For the bytes of metric files.
     pub(super) buffer: Vec<u8>,
 }
@@ -113,19 +110,14 @@ impl<'a> Importer<'a> {
         progress: &'a mut dyn FnMut(&Progress),
         dry: bool,
     ) -> Self {
-        let source_id = match &options.tree {
-            Some(name) => name.as_bytes().to_vec(),
-            None => root.as_os_str().as_bytes().to_vec(),
-        };
-        let tree = Uid::derived("mlruns tree", &[&source_id]);
         let (state, report) = (Progress::default(), ImportReport::default());
-        Self { root, target, options, progress, state, report, dry, source_id, tree, buffer: Vec::new() }
+        let (identity, seen, buffer) = (TreeIdentity::default(), HashSet::new(), Vec::new());
+        Self { root, target, options, progress, state, report, dry, identity, seen, buffer }
     }
 
     fn run(mut self) -> Result<ImportReport> {
         let root = self.root;
-        let mut plan = EntityPlan::new(EntityKind::TREE, self.tree, String::new());
-        plan.set(Field::NAME, "", Value::Text(String::from_utf8_lossy(&self.source_id).into_owned()));
+        let mut plan = EntityPlan::new(EntityKind::TREE, Uid::default(), String::new());
         let mut experiments = Vec::new();
         for item in self.list(root)? {
             if item.is_dir && item.text() == Some(".trash") {
@@ -140,10 +132,16 @@ impl<'a> Importer<'a> {
                 self.experiment_or_stray(&mut plan, item, false, &mut experiments)?;
             }
         }
+        self.state.runs_total = experiments.iter().map(|found| found.runs).sum();
+        self.identity = TreeIdentity::of(self.target, root, self.options.tree.as_deref(), &experiments)?;
+        plan.uid = self.identity.uid;
+        plan.set(Field::NAME, "", Value::Text(self.identity.name.clone()));
+        plan.set(Field::SOURCE, "", Value::Bytes(self.identity.source.clone()));
         self.commit(plan, root)?;
-        for (path, in_trash) in experiments {
-            self.experiment(&path, in_trash)?;
+        for found in experiments {
+            self.experiment(&found)?;
         }
+        self.report_missing()?;
         self.tell(0);
         Ok(self.report)
     }
@@ -153,10 +151,10 @@ impl<'a> Importer<'a> {
         plan: &mut EntityPlan,
         item: Item,
         in_trash: bool,
-        experiments: &mut Vec<(PathBuf, bool)>,
+        experiments: &mut Vec<FoundExperiment>,
     ) -> Result<()> {
-        if item.is_dir && self.is_experiment(&item)? {
-            experiments.push((item.path, in_trash));
+        if item.is_dir && is_experiment(&item.path) {
+            experiments.push(FoundExperiment::at(item.path, in_trash));
             return Ok(());
         }
         if item.is_dir && !in_trash {
@@ -175,15 +173,6 @@ impl<'a> Importer<'a> {
         }
         let root = self.root;
         self.stray(plan, root, &item, true, 0)
-    }
-
-    /// An experiment has a `meta.yaml`, or at least something that is a run.
-    fn is_experiment(&mut self, item: &Item) -> Result<bool> {
-        if item.path.join(META).exists() {
-            return Ok(true);
-        }
-        let children = self.list(&item.path)?;
-        Ok(children.iter().any(|child| child.is_dir && child.path.join(META).exists() && is_run_name(child)))
     }
 
     /// The entries of a directory by name. What cannot be read is a problem, not the end.
@@ -345,6 +334,62 @@ impl<'a> Importer<'a> {
         Ok(Some(YamlFile { bytes, document, canonical }))
     }
 
+    /// The name of an entity's directory, and its `meta.yaml` if it can be read. `missing` says what is done without.
+    pub(super) fn begin(&mut self, path: &Path, missing: &str) -> Result<(String, Option<YamlFile>)> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let meta = path.join(META);
+        if meta.exists() {
+            return Ok((name, self.read_yaml(&meta)?));
+        }
+        self.report.problem(&meta, None, format!("missing; {missing}"));
+        Ok((name, None))
+    }
+
+    /// Marks an entity as one that the tree has. Whether to leave it out, as it was removed from the store for good.
+    pub(super) fn is_left_out(&mut self, uid: Uid, path: &Path) -> Result<bool> {
+        self.seen.insert(uid);
+        let purged = is_purged(&self.target.registers(uid)?);
+        if purged {
+            self.report.problem(path, None, "was removed from this store for good; left out");
+        }
+        Ok(purged)
+    }
+
+    /// Experiments and runs that an earlier import brought and that the tree has no more.
+    fn report_missing(&mut self) -> Result<()> {
+        let tree = self.identity.uid;
+        let mut missing = HashMap::new();
+        for kind in [EntityKind::EXPERIMENT, EntityKind::RUN] {
+            for uid in self.target.owned(kind, Field::TREE, tree)? {
+                if self.seen.contains(&uid) {
+                    continue;
+                }
+                let registers = self.target.registers(uid)?;
+                let Some(layout) = layout_of(&registers)?.filter(|_| !is_purged(&registers)) else {
+                    continue;
+                };
+                let mut directory = self.root.to_path_buf();
+                if let Some((_, Value::Uid(experiment))) = registers.get(&(Field::EXPERIMENT, String::new()))
+                {
+                    if missing.contains_key(experiment) {
+                        // Goes without saying.
+                        continue;
+                    }
+                    let above = layout_of(&self.target.registers(*experiment)?)?;
+                    directory.extend(above.and_then(|layout| safe_path(&layout.directory)));
+                }
+                directory.extend(safe_path(&layout.directory));
+                missing.insert(uid, directory);
+            }
+        }
+        let mut paths: Vec<PathBuf> = missing.into_values().collect();
+        paths.sort_unstable();
+        for path in paths {
+            self.report.problem(path, None, GONE);
+        }
+        Ok(())
+    }
+
     /// The first `limit` bytes of a file as a blob.
     pub(super) fn blob_of(&mut self, path: &Path, limit: u64) -> Result<Option<BlobRef>> {
         match fs::File::open(path) {
@@ -421,11 +466,6 @@ impl<'a> Importer<'a> {
         self.state.points = self.report.points;
         (self.progress)(&self.state);
     }
-}
-
-/// Whether a name is a run id.
-pub(super) fn is_run_name(item: &Item) -> bool {
-    item.text().is_some_and(|name| name.parse::<Uid>().is_ok())
 }
 
 fn size_of_value(value: &Value) -> usize {

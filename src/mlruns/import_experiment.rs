@@ -1,18 +1,19 @@
 //! Import of an experiment: its `meta.yaml`, tags, data sets, and the walk over its runs.
 //!
-//! Contract: an experiment is hashed from tree, directory name and artifact location, so two trees that both have an
-//! experiment 1 stay apart, and one that moved to `.trash` stays itself. Whatever is damaged, its runs are imported.
+//! Contract: an experiment is hashed from tree, directory name, artifact location and creation time, so two trees that
+//! both have an experiment 1 stay apart, and one that moved to `.trash` stays itself. Whatever is damaged, its runs are
+//! imported.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use super::content::Content;
-use super::export::is_purged;
-use super::import::{Importer, Item, YamlFile, is_run_name, text_value};
+use super::import::{Importer, Item, YamlFile, text_value};
 use super::meta::{DatasetMeta, ExperimentMeta, Fields};
 use super::path::{is_text, key_of};
 use super::plan::{EntityPlan, META};
 use super::shape::{Described, Shape};
+use super::tree::{FoundExperiment, experiment_uid, is_run_name};
 use super::yaml_emit::emit;
 use crate::catalog::changes::dataset_uid;
 use crate::error::Result;
@@ -33,18 +34,13 @@ pub(super) struct ExperimentContext {
 
 impl Importer<'_> {
     /// Imports one experiment.
-    pub(super) fn experiment(&mut self, path: &Path, in_trash: bool) -> Result<()> {
+    pub(super) fn experiment(&mut self, found: &FoundExperiment) -> Result<()> {
+        let path = &*found.path;
         self.state.experiments += 1;
         self.report.experiments += 1;
         let directory = key_of(path.strip_prefix(self.root).unwrap_or(path));
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let (name, read) = self.begin(path, "the experiment is named after its directory")?;
         let meta_path = path.join(META);
-        let read = if meta_path.exists() {
-            self.read_yaml(&meta_path)?
-        } else {
-            self.report.problem(&meta_path, None, "missing; the experiment is named after its directory");
-            None
-        };
         let document = read.as_ref().and_then(|file| file.document.as_ref());
         let mut notes = Vec::new();
         let mut meta = document.map(|d| ExperimentMeta::from_document(d, &mut notes)).unwrap_or_default();
@@ -66,19 +62,19 @@ impl Importer<'_> {
         }
         meta.id.get_or_insert_with(|| name.clone());
         meta.name.get_or_insert_with(|| name.clone());
-        if in_trash {
+        if found.in_trash {
             // MLflow 1.x does not write it; the place decides.
             meta.lifecycle = Some(Lifecycle::Deleted);
         }
-        let location = meta.artifact_location.clone().unwrap_or_default();
-        let uid = Uid::derived("mlruns experiment", &[&self.source_id, name.as_bytes(), location.as_bytes()]);
-        if is_purged(&self.target.registers(uid)?) {
-            self.report.problem(path, None, "was removed from this store for good; left out".to_owned());
+        let uid = experiment_uid(&self.identity.source, &name, &meta);
+        // What was counted were names.
+        self.state.runs_total = self.state.runs_total.saturating_sub(found.runs);
+        if self.is_left_out(uid, path)? {
             return Ok(());
         }
         let mut plan = EntityPlan::new(EntityKind::EXPERIMENT, uid, directory);
         plan.layout.deleted = meta.lifecycle == Some(Lifecycle::Deleted);
-        plan.set(Field::TREE, "", Value::Uid(self.tree));
+        plan.set(Field::TREE, "", Value::Uid(self.identity.uid));
         self.describe(&mut plan, read, &meta, meta.fields())?;
 
         let mut context = ExperimentContext { uid, id: meta.id.clone(), datasets: HashMap::new() };
@@ -117,7 +113,8 @@ impl Importer<'_> {
     /// A run has a `meta.yaml`; without one it is still a run if it looks like nothing else.
     fn is_run(&mut self, item: &Item) -> bool {
         item.path.join(META).exists()
-            || is_run_name(item) && ["metrics", "params", "tags"].iter().any(|d| item.path.join(d).is_dir())
+            || is_run_name(&item.path)
+                && ["metrics", "params", "tags"].iter().any(|d| item.path.join(d).is_dir())
     }
 
     /// The registers, shape and, where needed, the original bytes of an entity's `meta.yaml`.
@@ -221,7 +218,7 @@ impl Importer<'_> {
                 (Some(dataset), Some(document), Some(bytes)) if item.text() == Some(&dataset.directory()) => {
                     let uid = dataset_uid(context.uid, &dataset.name, &dataset.digest);
                     let mut plan = EntityPlan::new(EntityKind::DATASET, uid, dataset.directory());
-                    plan.set(Field::TREE, "", Value::Uid(self.tree));
+                    plan.set(Field::TREE, "", Value::Uid(self.identity.uid));
                     plan.set(Field::EXPERIMENT, "", Value::Uid(context.uid));
                     self.report.yaml_files += 1;
                     self.report.bytes += bytes.len() as u64;

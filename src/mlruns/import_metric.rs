@@ -1,6 +1,6 @@
 //! Import of the metric files of a run: points in blocks, continued where an earlier import stopped.
 //!
-//! Contract: the points of a file have one origin, hashed from run, key and tree, and their ordinals are their order in
+//! Contract: the points of a file have one origin, hashed from run and key, and their ordinals are their order in
 //! the file. Points that the store has already are compared, not written again. A file whose imported beginning
 //! changed is reported and left: points are never taken back.
 
@@ -13,6 +13,8 @@ use super::digest::long;
 use super::import::Importer;
 use super::metric_file::{MetricParser, MetricSink, Parsed, without_first};
 use super::metric_record::MetricRecord;
+use super::path::safe_path;
+use super::plan::GONE;
 use super::{EXTRA_SPELLING, EXTRA_TAIL, ImportTarget, PointBlock, Registers, Which};
 use crate::error::{Error, Result};
 use crate::format::event::{EntityKind, Field, Operation, Value};
@@ -111,17 +113,43 @@ impl Store<'_> {
 
 impl Importer<'_> {
     /// Imports the metric files of a run, then says in one event what was imported.
-    pub(super) fn metrics(&mut self, run: Uid, files: Vec<(String, PathBuf)>) -> Result<()> {
+    pub(super) fn metrics(
+        &mut self,
+        run: Uid,
+        directory: &Path,
+        files: Vec<(String, PathBuf)>,
+    ) -> Result<()> {
         let current = self.target.registers(run)?;
+        self.report_gone(directory, &current);
         let mut operations = Vec::new();
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.resize(READ_BYTES, 0);
         for (key, file) in files {
             self.report.metric_files += 1;
+            let before = self.report.bytes;
             self.metric(run, &key, &file, &current, &mut buffer, &mut operations)?;
+            // Parts of it may not have been read, or read twice.
+            self.report.bytes = before + std::fs::metadata(&file).map_or(0, |m| m.len());
         }
         self.buffer = buffer;
         self.apply(operations)
+    }
+
+    /// Metric files that an earlier import brought and that the run has no more.
+    fn report_gone(&mut self, directory: &Path, current: &Registers) {
+        for ((field, key), (_, value)) in current {
+            let file = match *field {
+                Field::METRIC_FILE => format!("metrics/{key}"),
+                Field::FILE if key.starts_with("metrics/") => key.clone(),
+                _ => continue,
+            };
+            if let Some(path) = safe_path(&file).map(|path| directory.join(path))
+                && *value != Value::Absent
+                && std::fs::symlink_metadata(&path).is_err()
+            {
+                self.report.problem(path, None, GONE);
+            }
+        }
     }
 
     fn metric(
@@ -185,11 +213,13 @@ impl Importer<'_> {
             line_start = tail;
         }
         if !unchanged_so_far {
-            self.report.problem(path, None, "its beginning changed since it was imported; points are never taken back, the store's were kept");
+            self.report.problem(path, None, "its beginning changed since it was imported; points are never taken back, so the store's were kept (for the tree's, import it under another name: --tree NAME)");
             self.report.points += record.map_or(0, |record| record.parsed.points);
             return Ok(());
         }
-        let origin = Origin::derived("mlruns metric", &[run.as_bytes(), key.as_bytes(), &self.source_id]);
+        // Not of the tree: a run's id is its own, wherever its files are.
+        let derived = || Origin::derived("mlruns metric", &[run.as_bytes(), key.as_bytes()]);
+        let origin = record.as_ref().map_or_else(derived, |record| record.origin);
         let stored = self.target.points_stored(run, key, origin)?;
         let mut store = Store {
             target: &mut *self.target,
@@ -232,6 +262,7 @@ impl Importer<'_> {
             let more = problems_total - FILE_PROBLEMS_MAX;
             self.report.problem(path, None, format!("{more} more lines are damaged"));
         }
+        self.report.points += parsed.points;
         if !same {
             self.report.problem(
                 path,
@@ -240,7 +271,6 @@ impl Importer<'_> {
             );
             return Ok(());
         }
-        self.report.points += parsed.points;
         self.report.points_added += added;
         let file_key = format!("metrics/{key}");
         let as_file = (Field::FILE, file_key.clone());

@@ -9,7 +9,6 @@ use std::path::Path;
 use super::artifact::{Stored, store};
 use super::content::Content;
 use super::digest::{md5_of, short};
-use super::export::is_purged;
 use super::import::{Importer, Item, text_value};
 use super::import_experiment::ExperimentContext;
 use super::meta::{RunMeta, input_document, read_input};
@@ -32,14 +31,8 @@ impl Importer<'_> {
     /// Imports one run.
     pub(super) fn run_directory(&mut self, path: &Path, experiment: &ExperimentContext) -> Result<()> {
         self.report.runs += 1;
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let (name, read) = self.begin(path, "what else the run has was taken")?;
         let meta_path = path.join(META);
-        let read = if meta_path.exists() {
-            self.read_yaml(&meta_path)?
-        } else {
-            self.report.problem(&meta_path, None, "missing; what else the run has was taken");
-            None
-        };
         let document = read.as_ref().and_then(|file| file.document.as_ref());
         let mut notes = Vec::new();
         let mut meta = match document {
@@ -60,13 +53,12 @@ impl Importer<'_> {
                 });
         }
         let uid = self.run_uid(&name, &meta.id, path, experiment)?;
-        if is_purged(&self.target.registers(uid)?) {
-            self.report.problem(path, None, "was removed from this store for good; left out".to_owned());
+        if self.is_left_out(uid, path)? {
             return Ok(());
         }
         let mut plan = EntityPlan::new(EntityKind::RUN, uid, name);
         plan.layout.directory = key_of(Path::new(path.file_name().unwrap_or_default()));
-        plan.set(Field::TREE, "", Value::Uid(self.tree));
+        plan.set(Field::TREE, "", Value::Uid(self.identity.uid));
         plan.set(Field::EXPERIMENT, "", Value::Uid(experiment.uid));
         if meta.id != uid.to_string() {
             plan.set(Field::RUN_ID_TEXT, "", Value::Text(meta.id.clone()));
@@ -98,14 +90,14 @@ impl Importer<'_> {
         if artifacts.is_dir() {
             self.copy_artifacts(uid, &artifacts)?;
         }
-        self.metrics(uid, files)
+        self.metrics(uid, path, files)
     }
 
     fn run_uid(&mut self, name: &str, id: &str, path: &Path, experiment: &ExperimentContext) -> Result<Uid> {
         let place = path.strip_prefix(self.root).unwrap_or(path).as_os_str().as_bytes();
         // An experiment that moved to .trash takes its runs along.
         let place = place.strip_prefix(b".trash/").unwrap_or(place);
-        let derived = Uid::derived("mlruns run", &[&self.source_id, place]);
+        let derived = Uid::derived("mlruns run", &[&self.identity.source, place]);
         let own = match name.parse::<Uid>() {
             Ok(own) if name == id => own,
             _ => return Ok(derived),
@@ -120,7 +112,11 @@ impl Importer<'_> {
         let is = |field: Field, uid: Uid| {
             registers.get(&(field, String::new())).is_some_and(|(_, value)| *value == Value::Uid(uid))
         };
-        Ok(if is(Field::TREE, self.tree) && is(Field::EXPERIMENT, experiment.uid) { own } else { derived })
+        Ok(if is(Field::TREE, self.identity.uid) && is(Field::EXPERIMENT, experiment.uid) {
+            own
+        } else {
+            derived
+        })
     }
 
     /// Data set inputs become registers; model inputs and everything else stay files.
@@ -195,10 +191,11 @@ impl Importer<'_> {
     /// artifacts are.
     fn copy_artifacts(&mut self, run: Uid, directory: &Path) -> Result<()> {
         let mode = self.options.artifacts;
-        if self.dry || !matches!(mode, ArtifactMode::Copy | ArtifactMode::Link) {
+        if !matches!(mode, ArtifactMode::Copy | ArtifactMode::Link) {
             return Ok(());
         }
-        let target = self.target.artifact_directory(run)?;
+        // A dry run only counts: the store does not know the run.
+        let target = if self.dry { None } else { Some(self.target.artifact_directory(run)?) };
         let mut pending = vec![directory.to_path_buf()];
         while let Some(path) = pending.pop() {
             for item in self.list(&path)? {
@@ -206,19 +203,21 @@ impl Importer<'_> {
                     pending.push(item.path);
                     continue;
                 }
-                if !std::fs::metadata(&item.path).is_ok_and(|m| m.is_file()) {
+                let Ok(metadata) = std::fs::metadata(&item.path) else { continue };
+                if !metadata.is_file() {
                     continue;
                 }
                 let relative = item.path.strip_prefix(directory).unwrap_or(&item.path);
-                match store(&target, relative, &item.path, mode, self.options.replace)? {
-                    Stored::New(bytes) => self.tell(bytes),
-                    Stored::Same => {}
-                    Stored::Different => self.report.problem(
+                if let Some(target) = &target
+                    && store(target, relative, &item.path, mode, self.options.replace)? == Stored::Different
+                {
+                    self.report.problem(
                         &item.path,
                         None,
                         "differs from the artifact in the store, which was kept (--replace takes the tree's)",
-                    ),
+                    );
                 }
+                self.tell(metadata.len());
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::Registers;
 use super::resolver::Kind;
-use super::shape::Described;
+use super::shape::{Described, Key};
 use super::yaml_node::Node;
 use crate::format::event::{Field, Value};
 use crate::model::{Lifecycle, RunStatus};
@@ -138,27 +138,17 @@ impl ExperimentMeta {
 }
 
 impl Described for ExperimentMeta {
-    const KEYS: &'static [&'static str] = &[
-        "artifact_location",
-        "creation_time",
-        "experiment_id",
-        "last_update_time",
-        "lifecycle_stage",
-        "name",
-        "effective_trace_archival_retention",
-        "trace_location",
-        "workspace",
+    const KEYS: &'static [Key] = &[
+        Key::new("artifact_location"),
+        Key::new("creation_time"),
+        Key::new("experiment_id"),
+        Key::new("last_update_time"),
+        Key::new("lifecycle_stage"),
+        Key::new("name"),
+        Key::rare_fixed("effective_trace_archival_retention"),
+        Key::rare_fixed("trace_location"),
+        Key::rare_fixed("workspace"),
     ];
-    const DEFAULT: &'static [&'static str] = &[
-        "artifact_location",
-        "creation_time",
-        "experiment_id",
-        "last_update_time",
-        "lifecycle_stage",
-        "name",
-    ];
-    const FIXED: &'static [&'static str] =
-        &["effective_trace_archival_retention", "trace_location", "workspace"];
 
     fn node(&self, key: &str) -> Option<Node> {
         Some(match key {
@@ -266,53 +256,25 @@ impl RunMeta {
 }
 
 impl Described for RunMeta {
-    const KEYS: &'static [&'static str] = &[
-        "artifact_uri",
-        "deleted_time",
-        "end_time",
-        "entry_point_name",
-        "experiment_id",
-        "lifecycle_stage",
-        "name",
-        "run_id",
-        "run_name",
-        "run_uuid",
-        "source_name",
-        "source_type",
-        "source_version",
-        "start_time",
-        "status",
-        "tags",
-        "user_id",
-    ];
-    // The keys of 2.x: 1.22 needs run_uuid, 3.x reads past it; `name` is 1.x's alone and always empty.
-    const DEFAULT: &'static [&'static str] = &[
-        "artifact_uri",
-        "end_time",
-        "entry_point_name",
-        "experiment_id",
-        "lifecycle_stage",
-        "run_id",
-        "run_name",
-        "run_uuid",
-        "source_name",
-        "source_type",
-        "source_version",
-        "start_time",
-        "status",
-        "tags",
-        "user_id",
-    ];
-    const FIXED: &'static [&'static str] = &[
-        "entry_point_name",
-        "experiment_id",
-        "name",
-        "run_id",
-        "run_uuid",
-        "source_name",
-        "source_type",
-        "source_version",
-        "tags",
+    // Usual are the keys of 2.x: 1.22 needs run_uuid, 3.x reads past it; `name` is 1.x's alone and always empty.
+    const KEYS: &'static [Key] = &[
+        Key::new("artifact_uri"),
+        Key::rare("deleted_time"),
+        Key::new("end_time"),
+        Key::fixed("entry_point_name"),
+        Key::fixed("experiment_id"),
+        Key::new("lifecycle_stage"),
+        Key::rare_fixed("name"),
+        Key::fixed("run_id"),
+        Key::new("run_name"),
+        Key::fixed("run_uuid"),
+        Key::fixed("source_name"),
+        Key::fixed("source_type"),
+        Key::fixed("source_version"),
+        Key::new("start_time"),
+        Key::new("status"),
+        Key::fixed("tags"),
+        Key::new("user_id"),
     ];
 
     fn node(&self, key: &str) -> Option<Node> {
@@ -390,9 +352,14 @@ impl DatasetMeta {
 }
 
 impl Described for DatasetMeta {
-    const KEYS: &'static [&'static str] = &["digest", "name", "profile", "schema", "source", "source_type"];
-    const DEFAULT: &'static [&'static str] = Self::KEYS;
-    const FIXED: &'static [&'static str] = &[];
+    const KEYS: &'static [Key] = &[
+        Key::new("digest"),
+        Key::new("name"),
+        Key::new("profile"),
+        Key::new("schema"),
+        Key::new("source"),
+        Key::new("source_type"),
+    ];
 
     fn node(&self, key: &str) -> Option<Node> {
         Some(match key {

@@ -9,6 +9,7 @@ use super::metric_file::{Irregular, Parsed};
 use super::wire::{Reader, put_bytes, put_number};
 use crate::error::Result;
 use crate::format::event::Value;
+use crate::format::tree_record::METRIC_HAS_ORIGINAL as HAS_ORIGINAL;
 use crate::id::Origin;
 
 /// The state of an imported metric file.
@@ -30,7 +31,6 @@ pub(super) struct MetricRecord {
 
 const VERSION: u8 = 1;
 const UNTERMINATED: u8 = 2;
-const HAS_ORIGINAL: u8 = 4;
 
 impl MetricRecord {
     /// The value of a [`Field::METRIC_FILE`](crate::format::event::Field::METRIC_FILE) register.

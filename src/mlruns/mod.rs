@@ -31,6 +31,7 @@ mod report;
 mod resolver;
 mod shape;
 mod store_port;
+mod tree;
 mod wire;
 mod yaml_emit;
 mod yaml_node;
@@ -51,6 +52,7 @@ pub use import::import;
 pub use report::{
     ArtifactMode, ExportOptions, ExportReport, ImportOptions, ImportReport, Problem, Progress, Unexportable,
 };
+pub use tree::check_tree;
 
 /// Kind of the per-point column that says how a value was spelled (see `metric_line`).
 pub const EXTRA_SPELLING: u8 = 1;

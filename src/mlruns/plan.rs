@@ -20,6 +20,9 @@ pub(super) const LAYOUT: &str = "";
 /// The file that describes an entity.
 pub(super) const META: &str = "meta.yaml";
 
+/// What is said of something that an earlier import brought and that the tree has no more.
+pub(super) const GONE: &str = "no longer in the tree; the store keeps it";
+
 /// Registers that an entity's own file determines.
 const META_FIELDS: &[Field] = &[
     Field::NAME,
@@ -106,6 +109,7 @@ impl EntityPlan {
             self.layout.directory.clone_from(&old.directory);
             self.layout.deleted = old.deleted;
         }
+        self.note_gone(current, old_layout.as_ref(), differences);
         let untouched = old_layout.as_ref().is_some_and(|(_, old)| old.values == self.layout.values);
         let imported_at = old_layout.as_ref().map(|(stamp, _)| *stamp);
         let mut operations = Vec::new();
@@ -131,12 +135,45 @@ impl EntityPlan {
             // Not all of the tree is in: the next import tells again, and can be told to replace.
             self.layout.values = old.values;
         }
+        if let Some((_, old)) = &old_layout {
+            let foreign = std::mem::replace(&mut self.layout.foreign, old.foreign.clone());
+            if self.layout != *old {
+                self.layout.foreign = foreign;
+            }
+        }
         let layout = self.layout.to_value();
         if current.get(&layout_key).is_none_or(|(_, present)| *present != layout) {
             let (field, key) = layout_key;
             operations.push(Operation { kind: self.kind, uid: self.uid, field, key, value: layout });
         }
         Ok(operations)
+    }
+
+    /// Tells what the tree has no more, and marks what it never had: keys that the store has got otherwise.
+    fn note_gone(
+        &mut self,
+        current: &Registers,
+        old: Option<&(Stamp, Layout)>,
+        differences: &mut Vec<Difference>,
+    ) {
+        for ((field, key), (stamp, value)) in current {
+            // Files that are metrics without a point are not planned here.
+            let elsewhere = *field == Field::FILE && key.starts_with("metrics/");
+            if !matches!(*field, Field::TAG | Field::PARAM | Field::FILE | Field::INPUT)
+                || elsewhere
+                || *value == Value::Absent
+                || self.registers.contains_key(&(*field, key.clone()))
+            {
+                continue;
+            }
+            let name = (*field, key.clone());
+            match old {
+                Some((at, old)) if stamp <= at && !old.foreign.contains(&name) => {
+                    differences.push(Difference { file: file_of(*field, key), text: GONE.into() });
+                }
+                _ => self.layout.foreign.push(name),
+            }
+        }
     }
 
     /// Decides over `meta.yaml` and the registers it determines: those that stay as they are leave the plan. Says
@@ -237,11 +274,6 @@ fn take_changed(
     if field == Field::FILE && has_grown(present.1, value) {
         return true;
     }
-    let file = match field {
-        Field::TAG => format!("tags/{key}"),
-        Field::PARAM => format!("params/{key}"),
-        _ => key.to_owned(),
-    };
     let who = match imported_at {
         Some(at) if present.0 <= at => "differs from what was imported",
         _ => "was changed in the store",
@@ -250,12 +282,25 @@ fn take_changed(
     let text = if replace {
         format!("{who}; the tree's state was taken")
     } else if field == Field::PARAM {
-        format!("{who}; params never change, the store's value was kept")
+        format!(
+            "{who}; params never change, so the store's value was kept (for the tree's, import it under another name: \
+             --tree NAME)"
+        )
     } else {
         format!("{who}; the store's state was kept (--replace takes the tree's)")
     };
-    differences.push(Difference { file, text });
+    differences.push(Difference { file: file_of(field, key), text });
     replace
+}
+
+/// The file of a param, tag or file of the tree.
+fn file_of(field: Field, key: &str) -> String {
+    match field {
+        Field::TAG => format!("tags/{key}"),
+        Field::PARAM => format!("params/{key}"),
+        Field::INPUT => format!("inputs of data set {key}"),
+        _ => key.to_owned(),
+    }
 }
 
 /// Whether a file only became longer, as logs do.

@@ -6,19 +6,46 @@
 //! at their end, and so does the set of tags.
 
 use super::digest::{Short, of_node, short};
-use super::wire::{Reader, put_number};
+use super::wire::{Reader, put_bytes, put_number};
 use super::yaml_node::{Node, decode, encode};
 use crate::error::Result;
-use crate::format::event::Value;
+use crate::format::event::{Field, Value};
+
+/// A key of a `meta.yaml`.
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    /// A new file has it: one of those that MLflow 1.22, 2.22 and 3.18 can all read.
+    is_usual: bool,
+    /// Its value never changes, so that its absence says nothing.
+    is_fixed: bool,
+}
+
+impl Key {
+    /// A key that every file has.
+    pub(super) const fn new(name: &'static str) -> Self {
+        Self { name, is_usual: true, is_fixed: false }
+    }
+
+    /// A key that every file has, and always with the same value.
+    pub(super) const fn fixed(name: &'static str) -> Self {
+        Self { name, is_usual: true, is_fixed: true }
+    }
+
+    /// A key that only some files have.
+    pub(super) const fn rare(name: &'static str) -> Self {
+        Self { name, is_usual: false, is_fixed: false }
+    }
+
+    /// A key that only some versions write, and always with the same value.
+    pub(super) const fn rare_fixed(name: &'static str) -> Self {
+        Self { name, is_usual: false, is_fixed: true }
+    }
+}
 
 /// An entity as the keys of its `meta.yaml`.
 pub(super) trait Described {
     /// Keys this program knows, in the order of their bits. Frozen: append only.
-    const KEYS: &'static [&'static str];
-    /// The keys that a new file has: those that MLflow 1.22, 2.22 and 3.18 can all read.
-    const DEFAULT: &'static [&'static str];
-    /// Keys whose value never changes, so that their absence says nothing.
-    const FIXED: &'static [&'static str];
+    const KEYS: &'static [Key];
     /// What the registers say for a key; `None`: the key is not written.
     fn node(&self, key: &str) -> Option<Node>;
 
@@ -26,10 +53,10 @@ pub(super) trait Described {
     fn guard(&self) -> Short {
         let mut bytes = Vec::new();
         for key in Self::KEYS {
-            if !Self::FIXED.contains(key)
-                && let Some(node) = self.node(key)
+            if !key.is_fixed
+                && let Some(node) = self.node(key.name)
             {
-                bytes.extend_from_slice(key.as_bytes());
+                bytes.extend_from_slice(key.name.as_bytes());
                 encode(&node, &mut bytes);
             }
         }
@@ -60,8 +87,7 @@ fn key_text(key: &Node) -> &str {
 impl Shape {
     /// The shape of a file that has not been imported.
     pub(super) fn default_of<D: Described>() -> Self {
-        let bit = |key: &&str| D::DEFAULT.contains(key);
-        let present = D::KEYS.iter().enumerate().filter(|(_, key)| bit(key)).map(|(at, _)| 1 << at).sum();
+        let present = D::KEYS.iter().enumerate().map(|(at, key)| u64::from(key.is_usual) << at).sum();
         Self { file: Short::default(), present, differing: Vec::new(), others: Vec::new() }
     }
 
@@ -74,19 +100,21 @@ impl Shape {
     pub(super) fn of<D: Described>(bytes: &[u8], document: &Node, described: &D) -> Self {
         let mut shape = Self { file: short(bytes), present: 0, differing: Vec::new(), others: Vec::new() };
         for (at, key) in D::KEYS.iter().enumerate() {
-            let (written, known) = (document.get(key), described.node(key));
+            let (written, known) = (document.get(key.name), described.node(key.name));
             if written.is_some() {
                 shape.present |= 1 << at;
             }
-            let silent =
-                written.is_none() && (D::FIXED.contains(key) || known.as_ref().is_none_or(Node::is_null));
+            let silent = written.is_none() && (key.is_fixed || known.as_ref().is_none_or(Node::is_null));
             if written != known.as_ref() && !silent {
                 shape.differing.push((at as u8, of_node(known.as_ref()), written.cloned()));
             }
         }
         if let Node::Mapping(pairs) = document {
-            shape.others =
-                pairs.iter().filter(|(key, _)| !D::KEYS.contains(&key_text(key))).cloned().collect();
+            shape.others = pairs
+                .iter()
+                .filter(|(key, _)| D::KEYS.iter().all(|known| known.name != key_text(key)))
+                .cloned()
+                .collect();
         }
         shape
     }
@@ -96,17 +124,17 @@ impl Shape {
         let mut pairs: Vec<(Node, Node)> = Vec::with_capacity(D::KEYS.len());
         for (at, key) in D::KEYS.iter().enumerate() {
             let is_present = self.present >> at & 1 == 1;
-            let known = described.node(key);
+            let known = described.node(key.name);
             let guard = of_node(known.as_ref());
             let differing = self.differing.iter().find(|(bit, g, _)| usize::from(*bit) == at && *g == guard);
             let node = match differing {
                 Some((_, _, written)) => written.clone(),
                 None if is_present => known,
-                None if D::FIXED.contains(key) => None,
+                None if key.is_fixed => None,
                 None => known.filter(|node| !node.is_null()),
             };
             if let Some(node) = node {
-                pairs.push((Node::text(*key), node));
+                pairs.push((Node::text(key.name), node));
             }
         }
         pairs.extend(self.others.iter().cloned());
@@ -169,16 +197,31 @@ pub(super) struct Layout {
     pub(super) values: Short,
     /// Keys of the directories without files, relative to `directory`.
     pub(super) empty: Vec<String>,
+    /// Registers the entity had before this import that are not the tree's, as (field, key): their absence in the
+    /// tree says nothing.
+    pub(super) foreign: Vec<(Field, String)>,
 }
+
+/// Versions of a layout: without and with foreign registers.
+const PLAIN: u8 = 1;
+const WITH_FOREIGN: u8 = 2;
 
 impl Layout {
     /// The value of a [`Field::SHAPE`](crate::format::event::Field::SHAPE) register.
     pub(super) fn to_value(&self) -> Value {
-        let mut out = vec![1, u8::from(self.deleted)];
+        let version = if self.foreign.is_empty() { PLAIN } else { WITH_FOREIGN };
+        let mut out = vec![version, u8::from(self.deleted)];
         out.extend_from_slice(&self.values);
-        super::wire::put_bytes(&mut out, self.directory.as_bytes());
+        put_bytes(&mut out, self.directory.as_bytes());
         put_number(&mut out, self.empty.len() as u64);
-        self.empty.iter().for_each(|key| super::wire::put_bytes(&mut out, key.as_bytes()));
+        self.empty.iter().for_each(|key| put_bytes(&mut out, key.as_bytes()));
+        if version == WITH_FOREIGN {
+            put_number(&mut out, self.foreign.len() as u64);
+            for (field, key) in &self.foreign {
+                put_number(&mut out, u64::from(field.0));
+                put_bytes(&mut out, key.as_bytes());
+            }
+        }
         Value::Bytes(out)
     }
 
@@ -186,14 +229,21 @@ impl Layout {
     pub(super) fn from_value(value: &Value) -> Result<Option<Self>> {
         let Value::Bytes(bytes) = value else { return Ok(None) };
         let mut reader = Reader::new(bytes, "layout");
-        if reader.byte()? != 1 {
+        let version = reader.byte()?;
+        if !matches!(version, PLAIN | WITH_FOREIGN) {
             return Err(reader.damaged());
         }
         let deleted = reader.byte()? != 0;
         let values = reader.array()?;
-        let mut layout = Self { directory: reader.text()?.to_owned(), deleted, values, empty: Vec::new() };
+        let mut layout = Self { directory: reader.text()?.to_owned(), deleted, values, ..Self::default() };
         for _ in 0..reader.count()? {
             layout.empty.push(reader.text()?.to_owned());
+        }
+        if version == WITH_FOREIGN {
+            for _ in 0..reader.count()? {
+                let field = u16::try_from(reader.number()?).map_err(|_| reader.damaged())?;
+                layout.foreign.push((Field(field), reader.text()?.to_owned()));
+            }
         }
         reader.end()?;
         Ok(Some(layout))

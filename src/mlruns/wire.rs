@@ -1,35 +1,23 @@
 //! Small records of this module as bytes: varints and length-prefixed strings.
 //!
-//! Contract: writing is total; reading checks every length against what is left and never panics. Whoever decodes a
-//! record ends with [`Reader::end`], so trailing rubbish is damage, not silence.
+//! Contract: writing is total; reading is [`codec::bytes::Reader`](crate::codec::bytes::Reader) with the error of a
+//! stored record. Whoever decodes a record ends with [`Reader::end`], so trailing rubbish is damage, not silence.
 
-use crate::error::{Error, Result};
+use crate::codec::bytes;
+use crate::error::{Error, Malformed, Result};
 
-/// Appends an unsigned LEB128 number.
-pub(super) fn put_number(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push((number & 0x7f) as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
-/// Appends a length-prefixed string of bytes.
-pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    put_number(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
+pub(super) use crate::codec::bytes::{put_slice as put_bytes, put_varint as put_number};
 
 /// Reads what the functions above wrote.
 pub(super) struct Reader<'a> {
-    rest: &'a [u8],
+    inner: bytes::Reader<'a>,
     what: &'static str,
 }
 
 impl<'a> Reader<'a> {
     /// A reader; `what` names the record in errors.
     pub(super) const fn new(bytes: &'a [u8], what: &'static str) -> Self {
-        Self { rest: bytes, what }
+        Self { inner: bytes::Reader::new(bytes), what }
     }
 
     /// The error of a record that is not what it should be.
@@ -37,65 +25,57 @@ impl<'a> Reader<'a> {
         Error::InvalidState(format!("a stored {} record is damaged; run `mlrs-db verify`", self.what))
     }
 
+    fn read<T>(&mut self, take: impl FnOnce(&mut bytes::Reader<'a>) -> Result<T, Malformed>) -> Result<T> {
+        take(&mut self.inner).map_err(|_| self.damaged())
+    }
+
     /// One byte.
     pub(super) fn byte(&mut self) -> Result<u8> {
-        let (&first, rest) = self.rest.split_first().ok_or_else(|| self.damaged())?;
-        self.rest = rest;
-        Ok(first)
+        self.read(bytes::Reader::u8)
     }
 
     /// `N` bytes.
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let (first, rest) = self.rest.split_first_chunk::<N>().ok_or_else(|| self.damaged())?;
-        self.rest = rest;
-        Ok(*first)
+        self.read(bytes::Reader::array)
     }
 
     /// An unsigned number.
     pub(super) fn number(&mut self) -> Result<u64> {
-        let mut number = 0u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            let part = u64::from(byte & 0x7f);
-            if part << shift >> shift != part {
-                return Err(self.damaged());
-            }
-            number |= part << shift;
-            if byte & 0x80 == 0 {
-                return Ok(number);
-            }
-        }
-        Err(self.damaged())
+        self.read(bytes::Reader::varint)
     }
 
     /// A count of things that take at least one byte each, so that it can size an allocation.
     pub(super) fn count(&mut self) -> Result<usize> {
-        let number = self.number()?;
-        usize::try_from(number).ok().filter(|&n| n <= self.rest.len()).ok_or_else(|| self.damaged())
+        self.read(|inner| {
+            let count = inner.count(inner.remaining(), "a count of what is there")?;
+            if count <= inner.remaining() {
+                Ok(count)
+            } else {
+                Err(inner.malformed("more bytes", count as u64))
+            }
+        })
     }
 
     /// Length-prefixed bytes.
     pub(super) fn bytes(&mut self) -> Result<&'a [u8]> {
-        let length = self.count()?;
-        let (first, rest) = self.rest.split_at_checked(length).ok_or_else(|| self.damaged())?;
-        self.rest = rest;
-        Ok(first)
+        self.read(|inner| inner.slice(usize::MAX, "a length"))
     }
 
     /// Length-prefixed UTF-8.
     pub(super) fn text(&mut self) -> Result<&'a str> {
-        let bytes = self.bytes()?;
-        std::str::from_utf8(bytes).map_err(|_| self.damaged())
+        self.read(|inner| inner.text(usize::MAX, "a length"))
     }
 
     /// Everything that is left.
     pub(super) fn remaining(&mut self) -> &'a [u8] {
-        std::mem::take(&mut self.rest)
+        let rest = self.inner.rest();
+        // Taking what is there cannot fail.
+        self.inner.take(rest.len()).unwrap_or_default()
     }
 
     /// Checks that nothing is left.
     pub(super) fn end(self) -> Result<()> {
-        if self.rest.is_empty() { Ok(()) } else { Err(self.damaged()) }
+        self.inner.finish().map_err(|_| self.damaged())
     }
 }
 

@@ -7,9 +7,9 @@
 
 use std::ops::{Bound, RangeBounds};
 
+use crate::codec::bytes::{Reader, put_varint};
 use crate::codec::extra::Extra;
 use crate::error::{Error, Result};
-use crate::format::cursor::{Cursor, put_varint};
 use crate::id::{Origin, Uid};
 use crate::log::{ColumnReader, DecodedColumn, OriginStream};
 use crate::model::{Point, Points};
@@ -118,13 +118,13 @@ impl HistoryToken {
         if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
             return None;
         }
-        let mut cursor = Cursor::new(body);
+        let mut cursor = Reader::new(body);
         if cursor.u8().ok()? != TOKEN_VERSION {
             return None;
         }
         let mark = cursor.array().ok()?;
         let count = cursor.count(TOKEN_ORIGINS_MAX, "origins").ok()?;
-        let place = |cursor: &mut Cursor<'_>| {
+        let place = |cursor: &mut Reader<'_>| {
             Some(Place {
                 origin: Origin::from_bytes(cursor.array().ok()?),
                 next: cursor.varint().ok()?,

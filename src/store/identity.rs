@@ -6,8 +6,8 @@
 use std::io;
 use std::path::Path;
 
+use crate::codec::bytes::Reader;
 use crate::error::{Error, Result};
-use crate::format::cursor::Cursor;
 use crate::id::StoreId;
 use crate::log::{LIVE_DIR, LOG_DIR};
 use crate::vfs::{OpenMode, Vfs};
@@ -36,7 +36,7 @@ pub(crate) fn read(vfs: &dyn Vfs, root: &Path) -> Result<Option<StoreId>> {
         return Err(Error::corrupt(&path, read as u64, format!("{BYTES} bytes"), format!("{read}")));
     }
     let body = bytes.get(..BYTES - 4).unwrap_or_default();
-    let mut cursor = Cursor::new(&bytes);
+    let mut cursor = Reader::new(&bytes);
     let malformed = |m: crate::error::Malformed| m.at(&path, 0);
     let magic: [u8; 8] = cursor.array().map_err(malformed)?;
     let major = cursor.u16().map_err(malformed)?;

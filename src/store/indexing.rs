@@ -10,10 +10,9 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::catalog::{Catalog, Entity};
-use crate::codec::bytes::Reader;
+use crate::codec::bytes::{Reader, put_slice, put_varint};
 use crate::codec::summary::Summary;
 use crate::error::Result;
-use crate::format::cursor::{Cursor, put_slice, put_varint};
 use crate::format::event::EntityKind;
 use crate::id::{SegmentId, Uid};
 use crate::index::{Checkpoint, INDEX_FILE, Index, IndexWriter, Mark, Outcome};
@@ -69,7 +68,7 @@ fn encode_summaries(summaries: &RunSummaries) -> Vec<u8> {
 }
 
 fn decode_summaries(bytes: &[u8]) -> Option<RunSummaries> {
-    let mut cursor = Cursor::new(bytes);
+    let mut cursor = Reader::new(bytes);
     let count = cursor.count(bytes.len(), "metrics of a run").ok()?;
     let mut all = RunSummaries::new();
     for _ in 0..count {

@@ -33,9 +33,15 @@ pub struct Stats {
     pub bytes_per_point: f64,
     /// Imported trees.
     pub trees: u64,
-    /// Files kept verbatim because they do not re-render.
-    pub verbatim_files: u64,
-    /// Bytes of these.
+    /// YAML files of imported trees.
+    pub yaml_files: u64,
+    /// Of these, kept as their original bytes, because MLflow would write them otherwise.
+    pub yaml_verbatim: u64,
+    /// Metric files of imported trees.
+    pub metric_files: u64,
+    /// Of these, kept as their original bytes too, because their points do not say all.
+    pub metric_verbatim: u64,
+    /// Bytes of the verbatim ones.
     pub verbatim_bytes: u64,
     /// Writers whose files are in the log.
     pub writers: u64,

@@ -10,8 +10,9 @@ use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::format::blob::BLOB_ENTITY;
 use crate::format::declare::SeriesKey;
-use crate::format::event::{EntityKind, Field, ValueRef};
+use crate::format::event::{EntityKind, Field};
 use crate::format::segment::SegmentKind;
+use crate::format::tree_record::KeptFiles;
 use crate::id::Origin;
 use crate::index::INDEX_FILE;
 use crate::log::{LIVE_DIR, Segment, View, event_offsets, parse_live_name};
@@ -36,7 +37,7 @@ impl Store {
             stats.experiments = state.catalog.experiments().count() as u64;
             stats.runs = state.catalog.of_kind(EntityKind::RUN).count() as u64;
             stats.trees = state.catalog.of_kind(EntityKind::TREE).count() as u64;
-            (stats.verbatim_files, stats.verbatim_bytes) = verbatim(&state.catalog);
+            stats.count_kept(&kept_files(&state.catalog));
         }
         let mut writers = HashSet::new();
         for segment in snapshot.view.all_segments() {
@@ -63,10 +64,18 @@ impl Store {
     }
 }
 
-/// How many files are kept verbatim, and their bytes; the encoding of the registers is that of the import.
-fn verbatim(catalog: &Catalog) -> (u64, u64) {
-    let registers = catalog.entries().filter(|e| !e.is_purged()).flat_map(|e| e.entries(Field::VERBATIM));
-    (registers.filter(|(_, _, value)| *value != ValueRef::Absent).count() as u64, 0)
+/// How the files of imported trees are kept. What was made through the API has no file yet.
+fn kept_files(catalog: &Catalog) -> KeptFiles {
+    let mut kept = KeptFiles::default();
+    for entity in catalog.entries().filter(|e| !e.is_purged() && e.entries(Field::SHAPE).next().is_some()) {
+        // Overrides last: they correct what the inputs said.
+        for field in [Field::SHAPE, Field::INPUT, Field::FILE, Field::METRIC_FILE, Field::VERBATIM] {
+            for (key, _, value) in entity.entries(field) {
+                kept.add(field, key, value);
+            }
+        }
+    }
+    kept
 }
 
 /// Ordinals in at least one of the extents.
@@ -82,6 +91,12 @@ fn union(extents: &[(u64, u64)]) -> u64 {
 }
 
 impl Stats {
+    fn count_kept(&mut self, kept: &KeptFiles) {
+        (self.yaml_files, self.yaml_verbatim) = (kept.yaml, kept.yaml_verbatim);
+        (self.metric_files, self.metric_verbatim) = (kept.metric, kept.metric_verbatim);
+        self.verbatim_bytes = kept.verbatim_bytes;
+    }
+
     /// Counts events; returns where points are, and the bytes of the frames that hold them.
     fn count_segments(&mut self, view: &View) -> Result<(Extents, u64)> {
         let mut extents = Extents::new();

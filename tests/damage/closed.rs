@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mlrs_db::format::cursor::put_varint;
+use mlrs_db::codec::bytes::put_varint;
 use mlrs_db::format::frame::{FRAME_HEADER_BYTES, FrameKind, finish_frame, frame_seed};
 use mlrs_db::format::segment::{SegmentHeader, SegmentKind};
 use mlrs_db::id::{SegmentId, StoreId, WriterId};

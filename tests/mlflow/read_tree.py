@@ -24,27 +24,13 @@ import tempfile
 import urllib.parse
 from pathlib import Path
 
-for name in [name for name in os.environ if name.startswith(("MLFLOW_", "DATABRICKS_", "_MLFLOW"))]:
-    del os.environ[name]
-os.environ.update(
-    MLFLOW_ALLOW_FILE_STORE="true",
-    MLFLOW_DISABLE_TELEMETRY="true",
-    DO_NOT_TRACK="true",
-    MLFLOW_ENABLE_ASYNC_LOGGING="false",
-    GIT_PYTHON_REFRESH="quiet",
-)
+# First: it decides what MLflow finds when it is imported.
+from quiet import VERSION
 
-import logging  # noqa: E402
-import warnings  # noqa: E402
+import mlflow
+from mlflow.entities import ViewType
+from mlflow.tracking import MlflowClient
 
-warnings.simplefilter("ignore")
-logging.disable(logging.CRITICAL)
-
-import mlflow  # noqa: E402
-from mlflow.entities import ViewType  # noqa: E402
-from mlflow.tracking import MlflowClient  # noqa: E402
-
-VERSION = tuple(int(part) for part in mlflow.__version__.split(".")[:2])
 PAGE = 1000
 # Directories of an experiment that are never runs.
 RESERVED = {"tags", "datasets", "traces", "models"}

@@ -16,27 +16,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-for name in [name for name in os.environ if name.startswith(("MLFLOW_", "DATABRICKS_", "_MLFLOW"))]:
-    del os.environ[name]
-os.environ.update(
-    MLFLOW_ALLOW_FILE_STORE="true",
-    MLFLOW_DISABLE_TELEMETRY="true",
-    DO_NOT_TRACK="true",
-    MLFLOW_ENABLE_ASYNC_LOGGING="false",
-    GIT_PYTHON_REFRESH="quiet",
-)
+# First: it decides what MLflow finds when it is imported.
+from quiet import VERSION
 
-import logging  # noqa: E402
-import warnings  # noqa: E402
+import mlflow
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.tracking import MlflowClient
 
-warnings.simplefilter("ignore")
-logging.disable(logging.CRITICAL)
-
-import mlflow  # noqa: E402
-from mlflow.entities import Metric, Param, RunTag  # noqa: E402
-from mlflow.tracking import MlflowClient  # noqa: E402
-
-VERSION = tuple(int(part) for part in mlflow.__version__.split(".")[:2])
 START = 1700000000000
 
 # What the YAML writer must quote, escape, fold or leave plain.
