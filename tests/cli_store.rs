@@ -436,7 +436,8 @@ fn damaged_points_are_left_out_where_damage_is_skipped() {
 #[test]
 fn a_damaged_identity_is_damage_and_hides_nothing() {
     let sound = b"MLRSDB\n\0";
-    let spoil: [(&str, fn(&mut Vec<u8>), &str); 4] = [
+    type Spoil = fn(&mut Vec<u8>);
+    let spoil: [(&str, Spoil, &str); 4] = [
         ("empty", |bytes| bytes.clear(), "damaged at byte 0: expected 40 bytes, found 0"),
         ("short", |bytes| bytes.truncate(39), "damaged at byte 39: expected 40 bytes, found 39"),
         ("magic", |bytes| bytes[1] = b'X', "damaged at byte 0: expected 'MLRSDB\\n\\x00', found 'MXRSDB"),
