@@ -83,6 +83,14 @@ fn usage_errors_are_exit_code_2_on_stderr() {
 }
 
 #[test]
+fn a_pair_without_a_left_side_says_what_to_write() {
+    let uris = run(&["export", "out", "--rewrite-uris", "=x"]);
+    assert!(stderr(&uris).contains("nothing stands before '=': write FROM=TO"), "{}", stderr(&uris));
+    let param = run(&["log", "--param", "lr"]);
+    assert!(stderr(&param).contains("it has no '=': write KEY=VALUE"), "{}", stderr(&param));
+}
+
+#[test]
 fn no_store_given_says_three_ways_to_give_one() {
     for arguments in [&["stats"][..], &["runs", "ls"], &["import", "mlruns"], &["log"], &["init"]] {
         let output = run(arguments);

@@ -53,6 +53,36 @@ impl Fixture {
             .collect()
     }
 
+    /// Flips a bit in the middle of a segment.
+    fn damage_largest_segment(&self) -> PathBuf {
+        let segments =
+            std::fs::read_dir(self.store().join("log")).unwrap().map(|entry| entry.unwrap().path());
+        let segment = segments.max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap();
+        let mut bytes = std::fs::read(&segment).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x10;
+        std::fs::write(&segment, bytes).unwrap();
+        segment
+    }
+
+    /// Changes the byte in the middle of each place of the log where this text stands, and drops the index if there is one.
+    fn damage(&self, text: &str) {
+        let mut found = 0;
+        for entry in std::fs::read_dir(self.store().join("log")).unwrap() {
+            let path = entry.unwrap().path();
+            let mut bytes = std::fs::read(&path).unwrap();
+            let places: Vec<usize> = (0..bytes.len())
+                .filter(|at| bytes[*at..].starts_with(text.as_bytes()))
+                .map(|at| at + text.len() / 2)
+                .collect();
+            places.iter().for_each(|at| bytes[*at] ^= 0x04);
+            found += places.len();
+            std::fs::write(&path, bytes).unwrap();
+        }
+        assert!(found > 0, "'{text}' is not in the log");
+        let _ = std::fs::remove_file(self.store().join("index.redb"));
+    }
+
     /// `log` with this input.
     fn log(&self, arguments: &[&str], input: &str) -> Output {
         let mut child = self
@@ -337,12 +367,7 @@ fn damage_is_exit_code_4_with_file_and_offset() {
     let fixture = Fixture::new();
     let lines: String = (0..5_000).map(|i| format!("{{\"loss\":{}}}\n", f64::from(i).sin())).collect();
     fixture.logged(&[], &lines);
-    let segments = std::fs::read_dir(fixture.store().join("log")).unwrap().map(|entry| entry.unwrap().path());
-    let segment = segments.max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap();
-    let mut bytes = std::fs::read(&segment).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 0x10;
-    std::fs::write(&segment, bytes).unwrap();
+    let segment = fixture.damage_largest_segment();
 
     let output = fixture.run(&["verify"]);
     assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
@@ -355,6 +380,160 @@ fn damage_is_exit_code_4_with_file_and_offset() {
     assert!(
         report["findings"].as_array().unwrap().iter().any(|finding| finding["offset"].is_u64()),
         "{report}"
+    );
+}
+
+#[test]
+fn a_damaged_event_stops_an_answer_unless_damage_is_skipped() {
+    let fixture = Fixture::new();
+    let lost = fixture.logged(&["-e", "x", "--run", "spoiled-run"], CSV);
+    let run = fixture.logged(&["-e", "x", "--run", "sound-run"], CSV);
+    fixture.damage("spoiled-run");
+    let target = fixture.dir.path().join("out");
+    let export = ["export", target.to_str().unwrap()];
+    for arguments in [
+        &["runs", "ls"][..],
+        &["runs", "search", "metrics.acc > 0"],
+        &["runs", "show", "sound-run"],
+        &["experiments", "show", "x"],
+        &["metrics", "ls", "sound-run"],
+        &["metrics", "get", "sound-run", "acc"],
+        &["metrics", "plot", "sound-run", "acc"],
+        &["stats"],
+        &export,
+    ] {
+        let output = fixture.run(arguments);
+        assert_eq!(output.status.code(), Some(4), "{arguments:?} {}", stderr(&output));
+        assert!(stderr(&output).contains("hint: --skip-damage"), "{arguments:?} {}", stderr(&output));
+        let output = fixture.run(&[arguments, &["--skip-damage"]].concat());
+        assert_eq!(output.status.code(), Some(0), "{arguments:?} {}", stderr(&output));
+    }
+    let listed = fixture.json(&["runs", "ls", "--skip-damage"]);
+    let ids: Vec<&str> = listed.iter().map(|run| run["id"].as_str().unwrap()).collect();
+    assert!(ids.contains(&run.as_str()) && !ids.contains(&lost.as_str()), "{ids:?}");
+    assert!(target.join(listed[0]["experiment_id"].as_str().unwrap()).join(run).is_dir());
+    assert_eq!(fixture.run(&["verify", "--skip-damage"]).status.code(), Some(2), "it skips nothing");
+}
+
+#[test]
+fn damaged_points_are_left_out_where_damage_is_skipped() {
+    let fixture = Fixture::new();
+    let lines: String = (0..20_000).map(|i| format!("{{\"loss\":{}}}\n", f64::from(i).sin())).collect();
+    let run = fixture.logged(&[], &lines);
+    fixture.damage_largest_segment();
+
+    let get = ["metrics", "get", &run, "loss", "--csv"];
+    let output = fixture.run(&get);
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    assert!(stderr(&output).contains("hint: --skip-damage"), "{}", stderr(&output));
+    let points = fixture.text(&[&get[..], &["--skip-damage"]].concat()).lines().count() - 1;
+    assert!((15_000..20_000).contains(&points), "one column is gone, all others are there: {points}");
+    let target = fixture.dir.path().join("out");
+    let report = &fixture.json(&["export", target.to_str().unwrap(), "--skip-damage"])[0];
+    assert_eq!(report["points"], points);
+}
+
+#[test]
+fn a_damaged_identity_is_damage_and_hides_nothing() {
+    let sound = b"MLRSDB\n\0";
+    type Spoil = fn(&mut Vec<u8>);
+    let spoil: [(&str, Spoil, &str); 4] = [
+        ("empty", |bytes| bytes.clear(), "damaged at byte 0: expected 40 bytes, found 0"),
+        ("short", |bytes| bytes.truncate(39), "damaged at byte 39: expected 40 bytes, found 39"),
+        ("magic", |bytes| bytes[1] = b'X', "damaged at byte 0: expected 'MLRSDB\\n\\x00', found 'MXRSDB"),
+        ("id", |bytes| bytes[20] ^= 1, "damaged at byte 36: expected crc "),
+    ];
+    for (name, spoil, complaint) in spoil {
+        let fixture = Fixture::new();
+        fixture.logged(&["-e", "x"], CSV);
+        let path = fixture.store().join("MLRS");
+        let mut bytes = std::fs::read(&path).unwrap();
+        assert!(bytes.starts_with(sound));
+        spoil(&mut bytes);
+        std::fs::write(&path, &bytes).unwrap();
+
+        let tree = fixture.dir.path().to_str().unwrap();
+        for arguments in [
+            &["runs", "ls"][..],
+            &["experiments", "show", "x"],
+            &["stats"],
+            &["compact"],
+            &["gc"],
+            &["log"],
+            &["init"],
+            &["import", tree],
+        ] {
+            let output = fixture.run(arguments);
+            assert_eq!(output.status.code(), Some(4), "{name} {arguments:?} {}", stderr(&output));
+            assert!(stderr(&output).contains(complaint), "{name} {arguments:?} {}", stderr(&output));
+        }
+        let output = fixture.run(&["verify", "--json"]);
+        assert_eq!(output.status.code(), Some(4), "{name} {}", stderr(&output));
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let findings = report["findings"].as_array().unwrap();
+        assert_eq!((findings.len(), &findings[0]["path"]), (1, &"MLRS".into()), "{name} {report}");
+        assert_eq!((&report["sound"], &report["points"]), (&false.into(), &5.into()), "the rest is checked");
+
+        assert_eq!(fixture.json(&["runs", "ls", "--skip-damage"]).len(), 1, "{name}");
+        assert_eq!(std::fs::read(&path).unwrap(), bytes, "{name}: nobody touched it");
+        // What the hint says to do.
+        let advice = stderr(&fixture.run(&["compact"]));
+        assert!(advice.contains("move this file away and run `mlrs-db init`"), "{name} {advice}");
+        std::fs::remove_file(&path).unwrap();
+        fixture.text(&["init"]);
+        assert_eq!(fixture.json(&["runs", "ls"]).len(), 1, "{name}");
+    }
+}
+
+#[test]
+fn a_directory_of_other_things_is_never_proposed_as_a_store() {
+    let fixture = Fixture::new();
+    let other = fixture.dir.path().join("thesis");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("thesis.tex"), "text").unwrap();
+    for arguments in [&["runs", "ls"][..], &["verify"], &["compact"], &["init"]] {
+        let output = fixture.run(&[arguments, &["--store", other.to_str().unwrap()]].concat());
+        assert_eq!(output.status.code(), Some(3), "{arguments:?} {}", stderr(&output));
+        let said = stderr(&output);
+        assert!(said.contains("not empty") && !said.contains("mlrs-db init"), "{arguments:?} {said}");
+    }
+    assert_eq!(std::fs::read_dir(&other).unwrap().count(), 1);
+}
+
+#[test]
+fn an_export_into_or_around_the_store_is_refused() {
+    let fixture = Fixture::new();
+    fixture.logged(&["-e", "x"], CSV);
+    let inside = fixture.store().join("inside");
+    let roundabout = fixture.store().join("../store/artifacts/new/deep");
+    for (target, complaint) in [
+        (inside.as_path(), "is inside the store"),
+        (&roundabout, "is inside the store"),
+        (&fixture.store(), "is inside the store"),
+        (fixture.dir.path(), "is around the store"),
+    ] {
+        let output = fixture.run(&["export", target.to_str().unwrap(), "--overwrite"]);
+        assert_eq!(output.status.code(), Some(2), "{}: {}", target.display(), stderr(&output));
+        assert!(stderr(&output).contains(complaint), "{}", stderr(&output));
+    }
+    assert!(!inside.exists());
+    assert_eq!(fixture.json(&["verify"])[0]["sound"], true);
+    // Beside it, under a name that starts the same, is outside.
+    fixture.json(&["export", fixture.dir.path().join("store-2").to_str().unwrap()]);
+}
+
+#[test]
+fn a_time_before_1970_is_a_bad_line() {
+    let fixture = Fixture::new();
+    let output = fixture.log(&["--run", "old"], "timestamp,loss\n-1,0.5\n0,0.25\n1969-12-31T23:59:59Z,1\n");
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    for part in ["line 2: the time -1 is before 1970", "line 4: the time 1969-12-31T23:59:59Z is before 1970"]
+    {
+        assert!(stderr(&output).contains(part), "{}", stderr(&output));
+    }
+    assert_eq!(
+        fixture.text(&["metrics", "get", "old", "loss", "--csv"]),
+        "step,timestamp_ms,loss\n0,0,0.25\n"
     );
 }
 

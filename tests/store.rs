@@ -1,8 +1,8 @@
 //! The store API by example.
 
 use mlrs_db::{
-    Dataset, DatasetInput, ExperimentOptions, ExperimentSearch, Metric, Point, Points, RunOptions, RunSearch,
-    RunStatus, Store,
+    Dataset, DatasetInput, Error, ExperimentOptions, ExperimentSearch, Metric, Point, Points, RunOptions,
+    RunSearch, RunStatus, Search, Store,
 };
 
 fn temp() -> (tempfile::TempDir, std::path::PathBuf) {
@@ -251,4 +251,70 @@ fn an_artifact_location_that_nobody_gave_is_inside_the_store_and_moves_with_it()
     store.clone().close().unwrap();
     std::fs::rename(&path, directory.path().join("moved")).unwrap();
     check(&Store::open(directory.path().join("moved")).unwrap(), "moved");
+}
+
+#[test]
+fn a_time_before_1970_is_refused_by_every_call_and_a_negative_step_by_none() {
+    let (_directory, path) = temp();
+    let store = Store::open(&path).unwrap();
+    let run = store.experiment("e").unwrap().start_run(RunOptions::new()).unwrap();
+    let loss = run.series("loss").unwrap();
+    let old = Metric { key: "loss".into(), point: Point { step: 0, timestamp_ms: -1, value: 0.5 } };
+    let refused = [
+        (loss.log_at(0, -1, 0.5), "'timestamp'"),
+        (loss.log_columns(&[0, 1], &[0, i64::MIN], &[0.5, 0.5]), "'[1].timestamp'"),
+        (run.log_batch(&[old], &[], &[]), "'metrics[0].timestamp'"),
+    ];
+    for (outcome, place) in refused {
+        let error = outcome.unwrap_err();
+        assert!(matches!(error, Error::InvalidArgument(_)), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(place) && text.contains("must be a nonnegative"), "{text}");
+    }
+    let points: Points = store.history(run.id(), "loss").unwrap().collect().unwrap();
+    assert_eq!(points.len(), 0, "of refused columns nothing is logged");
+    loss.log_at(-1, 0, 0.5).unwrap();
+    loss.log_columns(&[i64::MIN], &[0], &[0.5]).unwrap();
+    run.log_batch(&[Metric::new("loss", -3, 0.5)], &[], &[]).unwrap();
+    let points: Points = store.history(run.id(), "loss").unwrap().collect().unwrap();
+    assert_eq!(points.steps, [-1, i64::MIN, -3]);
+}
+
+#[test]
+fn a_page_token_is_good_for_its_own_run_and_key_only() {
+    let (_directory, path) = temp();
+    let store = Store::open(&path).unwrap();
+    let experiment = store.experiment("e").unwrap();
+    let run = |name: &str| {
+        let run = experiment.start_run(RunOptions::new().name(name)).unwrap();
+        for key in ["loss", "acc"] {
+            run.series(key).unwrap().log_columns(&[0, 1, 2], &[0, 1, 2], &[0.0, 1.0, 2.0]).unwrap();
+        }
+        run
+    };
+    let (one, other) = (run("one"), run("other"));
+    let page = |run: &str, key: &str, token: Option<&str>| store.history(run, key).unwrap().page(2, token);
+    let token = page(one.id(), "loss", None).unwrap().next_page_token.unwrap();
+    assert_eq!(page(one.id(), "loss", Some(&token)).unwrap().points.values, [2.0]);
+    for (run, key) in [(other.id(), "loss"), (one.id(), "acc"), (other.id(), "acc"), (one.id(), "missing")] {
+        let error = page(run, key, Some(&token)).unwrap_err();
+        assert!(matches!(error, Error::InvalidArgument(_)), "{error}");
+        assert!(error.to_string().contains("of another run or metric"), "{error}");
+    }
+}
+
+#[test]
+fn experiments_can_be_searched_among_some() {
+    let (_directory, path) = temp();
+    let store = Store::open(&path).unwrap();
+    let ids = ["a", "b", "c"].map(|name| store.experiment(name).unwrap().id().to_owned());
+    let search = Search {
+        experiment_ids: vec![ids[0].clone(), ids[2].clone(), ids[0].clone()],
+        filter: "name != 'a'".into(),
+        ..Search::default()
+    };
+    let found = store.search_experiments(&search).unwrap();
+    assert_eq!(found.items.iter().map(|e| e.name.as_str()).collect::<Vec<_>>(), ["c"]);
+    let missing = Search { experiment_ids: vec!["12345".into()], ..Search::default() };
+    assert!(matches!(store.search_experiments(&missing), Err(Error::NotFound { .. })));
 }

@@ -4,13 +4,15 @@
 
 pub(super) const TOP: &str = "\
 EXAMPLES:
-  mlrs-db import ./mlruns --store my-store     # take in what MLflow wrote
+  mlrs-db import ./mlruns --store my-store        # take in what MLflow wrote
   mlrs-db runs ls --store my-store                # see what is in it
-  mlrs-db export ./mlruns-again --store my-store
+  mlrs-db export ./mlruns-again --store my-store  # write it as MLflow does
 
-  export MLRS_DB_STORE=my-store                # from here on without --store
+  export MLRS_DB_STORE=my-store                   # from here on without --store
   mlrs-db runs search \"metrics.loss < 0.1\"
-  mlrs-db metrics plot 3f2a loss
+  mlrs-db metrics plot 3f2a loss                  # 3f2a: the start of a run's id
+
+Every verb has examples: `mlrs-db runs ls --help`. A start of a run's id stands for the run, and so does its name.
 
 EXIT CODES:
   0 ok   1 failure   2 usage   3 not found   4 corruption   5 busy";
@@ -32,7 +34,10 @@ pub(super) const EXPORT: &str = "\
 EXAMPLES:
   mlrs-db export ./mlruns-again
   mlrs-db export ./out --tree team-b
-  mlrs-db export ./out --rewrite-uris file:///old/place=file:///new/place";
+  mlrs-db export ./out --rewrite-uris file:///old/place=file:///new/place
+
+What was imported and not changed since comes out with the same bytes. Without --tree, everything in the store is
+written as one tree; what has no place in it is listed.";
 
 pub(super) const EXPERIMENTS: &str = "\
 EXAMPLES:
@@ -102,7 +107,7 @@ pub(super) const METRICS_PLOT_ABOUT: &str = "\
 Draw metrics in the terminal
 
 Every column of the chart shows the smallest and the greatest value that fall into it, so no spike is lost however \
-many points there are. Columns with NaN or infinite values are marked `!` above the axis.";
+many points there are. Columns with NaN or infinite values are marked `!` in rows of their own above the axis.";
 
 pub(super) const METRICS_PLOT: &str = "\
 EXAMPLES:
@@ -136,16 +141,26 @@ EXAMPLES:
 pub(super) const VERIFY: &str = "\
 EXAMPLES:
   mlrs-db verify
-  mlrs-db verify --quiet --json | jq .findings";
+  mlrs-db verify --quiet --json | jq .findings
+
+Findings are damage (exit code 4), or no damage: torn tails (a write that was interrupted; what is before it is
+whole), conflicts (two experiments claim a name or an id, after a merge) and notes.";
 
 pub(super) const COMPACT: &str = "\
 EXAMPLES:
-  mlrs-db compact";
+  mlrs-db compact
+  mlrs-db compact --json | jq .bytes_after
+
+Others may read and log meanwhile. The files that were replaced stay for ten minutes, for who still reads them; the
+next compact, gc or writer that closes removes them.";
 
 pub(super) const GC: &str = "\
 EXAMPLES:
   mlrs-db gc --dry-run
-  mlrs-db gc --older-than 30d";
+  mlrs-db gc --older-than 30d
+
+Without --older-than, everything that is deleted goes (`mlrs-db runs ls --view deleted` lists the runs). Runs and
+experiments are deleted with the library, or were in the .trash of an imported tree.";
 
 pub(super) const COMPLETIONS: &str = "\
 EXAMPLES:

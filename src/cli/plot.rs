@@ -169,6 +169,9 @@ pub(super) struct Bin {
     pub(super) max: f64,
 }
 
+/// How many values of a kind a column has.
+type BinCount = fn(&Bin) -> u64;
+
 impl Bin {
     /// Points that have no place on the axis.
     pub(super) const fn not_finite(&self) -> u64 {
@@ -236,7 +239,7 @@ pub(super) fn draw(frame: &Frame, traces: &[Trace]) -> String {
             format!("{:>gutter$.gutter$} {edge}{}", label.unwrap_or(""), canvas.row(row, style.colour));
         push_line(&mut text, &line);
     }
-    let rows: [(&str, fn(&Bin) -> u64); 2] = [("NaN", |bin| bin.nan), ("inf", |bin| bin.infinite)];
+    let rows: [(&str, BinCount); 2] = [("NaN", |bin| bin.nan), ("inf", |bin| bin.infinite)];
     for (label, number) in rows {
         if let Some(marks) = marks(frame, traces, cells, number) {
             let gutter = frame.gutter - 1;
@@ -282,7 +285,7 @@ fn stroke(frame: &Frame, trace: &Trace, canvas: &mut Canvas, number: usize) {
 }
 
 /// A `!` under every character cell that has a number of these values; none if no cell has.
-fn marks(frame: &Frame, traces: &[Trace], cells: usize, number: fn(&Bin) -> u64) -> Option<String> {
+fn marks(frame: &Frame, traces: &[Trace], cells: usize, number: BinCount) -> Option<String> {
     let mut marks = vec![' '; cells];
     for trace in traces {
         for (i, _) in trace.bins.iter().enumerate().filter(|(_, bin)| number(bin) > 0) {

@@ -225,9 +225,9 @@ mod tests {
     fn a_run_in_full_on_a_terminal() {
         let text = shown(Some(100));
         for part in [
-            "run_id             3f2a9c00112233445566778899aabbcc\n",
-            "experiment         mnist (id 1)\n",
-            "started            2026-11-23 11:56:14 (1 min ago)\n",
+            "run_id        3f2a9c00112233445566778899aabbcc\n",
+            "experiment    mnist (id 1)\n",
+            "started       2026-11-23 11:56:14 (1 min ago)\n",
             "\nparams\n  lr    0.1\n  note  two\\nlines\n",
             "\nmetrics (latest)\n  grad  NaN  (step 9, 54 s ago)\n  loss  0.25  (step 9, 54 s ago)\n",
             "\nartifacts\n  model    directory\n  out.txt  1.5 KiB\n",

@@ -2,8 +2,8 @@
 //!
 //! Contract: [`Store`] is a cheap handle (`Clone + Send + Sync`) on one directory; the last one that is dropped closes
 //! it. A call that returned `Ok` survives `kill -9`; what else it survives is [`Durability`]. Reading never waits for
-//! writers, of this process or others. No logger, setting or thread pool is global (what a
-//! process shares is the bookkeeping of `vfs` that makes `fork` safe), and no thread is left once the last handle is gone.
+//! writers, of this process or others. No logger, setting or thread pool is global (all that a process shares is the
+//! bookkeeping of `vfs` that makes `fork` safe), and no thread is left once the last handle is gone.
 
 mod artifacts;
 mod experiments;

@@ -151,7 +151,8 @@ impl Options {
     ///
     /// # Errors
     /// [`crate::Error::NotAStore`] if the directory holds something else, or nothing and it may not be made;
-    /// [`crate::Error::NewerFormat`] if a newer program made it; [`crate::Error::Corrupt`] if its file `MLRS` is damaged.
+    /// [`crate::Error::NewerFormat`] if a newer program made it; [`crate::Error::Corrupt`] if its file `MLRS` is
+    /// damaged.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
         Store::open_with(path.as_ref(), self)
     }

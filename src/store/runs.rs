@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use crate::catalog::changes::{self, NewRun, RunUpdate};
-use crate::catalog::rules;
+use crate::catalog::{Catalog, rules};
 use crate::error::{Error, Result};
-use crate::format::event::Field;
+use crate::format::event::{Field, Operation};
 use crate::id::Uid;
 use crate::log::{BulkColumn, SeriesNumber};
 use crate::model::{DatasetInput, Point, RunData, RunStatus};
@@ -290,13 +290,7 @@ impl Run {
     /// As [`Run::log_param`].
     pub fn log_params<'a>(&self, params: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<()> {
         let params: Vec<_> = params.into_iter().collect();
-        let uid = self.inner.uid;
-        let wants = [Want::Entity(uid)];
-        self.inner
-            .store
-            .inner
-            .change(&wants, !self.inner.own, |catalog| changes::log_params(catalog, uid, &params))?;
-        Ok(())
+        self.change(!self.inner.own, |catalog, uid| changes::log_params(catalog, uid, &params))
     }
 
     /// Sets a tag.
@@ -313,10 +307,7 @@ impl Run {
     /// As [`Run::set_tag`].
     pub fn set_tags<'a>(&self, tags: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<()> {
         let tags: Vec<_> = tags.into_iter().collect();
-        let uid = self.inner.uid;
-        let wants = [Want::Entity(uid)];
-        self.inner.store.inner.change(&wants, false, |catalog| changes::set_run_tags(catalog, uid, &tags))?;
-        Ok(())
+        self.change(false, |catalog, uid| changes::set_run_tags(catalog, uid, &tags))
     }
 
     /// Deletes a tag.
@@ -324,10 +315,7 @@ impl Run {
     /// # Errors
     /// [`Error::NotFound`] if there is no such tag.
     pub fn delete_tag(&self, key: &str) -> Result<()> {
-        let uid = self.inner.uid;
-        let wants = [Want::Entity(uid)];
-        self.inner.store.inner.change(&wants, false, |catalog| changes::delete_run_tag(catalog, uid, key))?;
-        Ok(())
+        self.change(false, |catalog, uid| changes::delete_run_tag(catalog, uid, key))
     }
 
     /// Names data sets that the run used. One that is named already stays as it is.
@@ -376,9 +364,18 @@ impl Run {
     }
 
     fn update(&self, update: RunUpdate<'_>) -> Result<()> {
+        self.change(false, |catalog, uid| changes::update_run(catalog, uid, update))
+    }
+
+    /// Changes metadata of this run alone; see [`crate::store::Inner::change`].
+    fn change(
+        &self,
+        claim: bool,
+        change: impl FnOnce(&Catalog, Uid) -> Result<Vec<Operation>>,
+    ) -> Result<()> {
         let uid = self.inner.uid;
         let wants = [Want::Entity(uid)];
-        self.inner.store.inner.change(&wants, false, |catalog| changes::update_run(catalog, uid, update))?;
+        self.inner.store.inner.change(&wants, claim, |catalog| change(catalog, uid))?;
         Ok(())
     }
 }
