@@ -163,6 +163,17 @@ impl Child {
         said
     }
 
+    /// Kills it alone; children of its own go on, and what they say is heard.
+    pub fn kill_alone(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// After [`Self::kill_alone`]: waits until its children are gone, too.
+    pub fn ended(self) -> Said {
+        self.reap().1
+    }
+
     /// Waits for a good end.
     pub fn finish(mut self, limit: Duration) -> Said {
         let deadline = Instant::now() + limit;

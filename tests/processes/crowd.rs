@@ -20,6 +20,7 @@ const RUNS: u64 = 2;
 const KEYS: u64 = 2;
 /// Between two points of one thread: the crowd shares two cores with whoever else is there.
 const PAUSE: Duration = Duration::from_micros(700);
+const INDEXED: u64 = 300;
 const TOKEN_SHIFT: f64 = 4_294_967_296.0;
 const GRACE: Duration = Duration::from_secs(60);
 
@@ -28,7 +29,8 @@ fn run_name(run: u64) -> String {
 }
 
 fn runs(store: &Store) -> Vec<Run> {
-    let found = store.search_runs(&mlrs_db::RunSearch::default()).unwrap();
+    let search = mlrs_db::RunSearch { max_results: 10_000, ..mlrs_db::RunSearch::default() };
+    let found = store.search_runs(&search).unwrap();
     let mut all: Vec<_> = found.items.iter().filter(|r| r.name.starts_with("crowd ")).collect();
     all.sort_by(|a, b| a.name.cmp(&b.name));
     all.iter().map(|run| store.run(&run.id).unwrap()).collect()
@@ -184,6 +186,10 @@ fn crowd(seed: u64, word: u64, seconds: u64) {
     let ids: Vec<String> = (0..RUNS)
         .map(|n| experiment.start_run(RunOptions::new().name(run_name(n))).unwrap().id().to_owned())
         .collect();
+    // From some hundreds of entities on there is an index.
+    for n in 0..INDEXED {
+        experiment.start_run(RunOptions::new().name(format!("bystander {n}"))).unwrap();
+    }
     drop(experiment);
     store.close().unwrap();
     let spawn = |what: &str, number: u64| Child::spawn(what, &args(&path, word, number, seconds));

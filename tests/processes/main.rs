@@ -9,8 +9,10 @@
 
 mod child;
 mod crowd;
+mod forked;
 mod killed;
 mod script;
+mod stopped;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -132,6 +134,12 @@ fn child_process() {
         "crowd-read" => crowd::read(&args),
         "crowd-compact" => crowd::compact(&args),
         "crowd-delete" => crowd::delete(&args),
+        "claim" => stopped::claim(&args),
+        "fork-drop" => forked::drop_inherited(&args),
+        "fork-log" => forked::log_inherited(&args),
+        "fork-threads" => forked::beside_threads(&args),
+        "fork-orphan" => forked::orphan(&args),
+        "fork-grandchild" => forked::grandchild(&args),
         other => panic!("no child is called {other}"),
     }
 }
