@@ -1,0 +1,145 @@
+//! Many processes on one store: killed, stopped, forked, out of space, copied while they write.
+//!
+//! Contract: a point whose call returned is there exactly once and in order, whatever happens to whichever process;
+//! nothing hangs; every open answers. Processes are this program again ([`child`]); a seed decides what happens when and
+//! is printed. Short here; `cargo xtask soak` repeats these tests for hours. `MLRS_SEED` sets the seed, `MLRS_SOAK_CYCLES`
+//! and `MLRS_SOAK_SECONDS` the length. Every test prints its figure (`--nocapture` shows it).
+
+#![allow(unsafe_code)]
+
+mod child;
+mod crowd;
+mod forked;
+mod killed;
+mod script;
+mod stopped;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// SplitMix64: the same events for the same seed, as far as the scheduler lets them.
+#[derive(Clone, Debug)]
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn word(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.word() % end.max(1)
+    }
+
+    pub(crate) fn between(&mut self, first: u64, last: u64) -> u64 {
+        first + self.below(last - first + 1)
+    }
+
+    pub(crate) fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+/// The seed of this run, and where chance begins for one test.
+pub(crate) fn random(test: &str) -> (u64, Random) {
+    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64 % 1_000_000_007);
+    let seed = number("MLRS_SEED").unwrap_or_else(clock);
+    let salt = test.bytes().fold(0u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
+    (seed, Random(seed ^ salt.wrapping_mul(0x2545_f491_4f6c_dd1d)))
+}
+
+/// How often something is done: as said by the environment, or the short form.
+pub(crate) fn cycles(short: u64) -> u64 {
+    number("MLRS_SOAK_CYCLES").unwrap_or(short)
+}
+
+/// How long the short form may take on a machine that is busy with other things; its figure says how far it came.
+pub(crate) fn short_time() -> Option<Duration> {
+    number("MLRS_SOAK_CYCLES").is_none().then_some(Duration::from_secs(40))
+}
+
+pub(crate) fn seconds(short: u64) -> u64 {
+    number("MLRS_SOAK_SECONDS").unwrap_or(short)
+}
+
+/// The file system in memory, if there is room. What a kill leaves is in the page cache on any file system; here no
+/// disk makes the test wait, so there are more kills.
+fn roomy_memory() -> Option<PathBuf> {
+    let path = PathBuf::from("/dev/shm");
+    // SAFETY: plain integers, for which zero is a value.
+    let mut answer: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: a terminated string and a place for the answer, both for the length of the call.
+    let known = unsafe { libc::statvfs(c"/dev/shm".as_ptr(), &mut answer) } == 0;
+    (known && answer.f_bavail.saturating_mul(answer.f_frsize) > 2 << 30).then_some(path)
+}
+
+/// A directory of one test (`MLRS_SOAK_DIR` says where); stays, and says where it is, if the test fails.
+pub(crate) struct Place(Option<tempfile::TempDir>);
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        let named = std::env::var_os("MLRS_SOAK_DIR").map(PathBuf::from);
+        let parent = named.or_else(roomy_memory).unwrap_or_else(std::env::temp_dir);
+        Self(Some(tempfile::Builder::new().prefix("mlrs-processes-").tempdir_in(parent).unwrap()))
+    }
+
+    pub(crate) fn at(&self, name: &str) -> PathBuf {
+        self.0.as_ref().map(|directory| directory.path().join(name)).unwrap()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(directory) = self.0.take()
+        {
+            eprintln!("kept for a look: {}", directory.keep().display());
+        }
+    }
+}
+
+/// Files below a directory: paths relative to it.
+pub(crate) fn files(root: &Path) -> Vec<PathBuf> {
+    let (mut found, mut pending) = (Vec::new(), vec![root.to_path_buf()]);
+    while let Some(directory) = pending.pop() {
+        // What vanishes while we look is not there.
+        let Ok(entries) = std::fs::read_dir(&directory) else { continue };
+        for entry in entries.flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => pending.push(entry.path()),
+                Ok(_) => found.extend(entry.path().strip_prefix(root).map(Path::to_path_buf)),
+                Err(_) => {}
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// What the other processes run; nothing in an ordinary run.
+#[test]
+fn child_process() {
+    let Some((what, args)) = child::called() else { return };
+    child::die_with_parent();
+    match what.as_str() {
+        "write" => killed::write(&args),
+        "crowd-write" => crowd::write(&args),
+        "crowd-read" => crowd::read(&args),
+        "crowd-compact" => crowd::compact(&args),
+        "crowd-delete" => crowd::delete(&args),
+        "claim" => stopped::claim(&args),
+        "fork-drop" => forked::drop_inherited(&args),
+        "fork-log" => forked::log_inherited(&args),
+        "fork-threads" => forked::beside_threads(&args),
+        "fork-orphan" => forked::orphan(&args),
+        "fork-grandchild" => forked::grandchild(&args),
+        other => panic!("no child is called {other}"),
+    }
+}
