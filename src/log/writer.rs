@@ -93,18 +93,19 @@ pub(crate) struct LogWriter {
 }
 
 impl LogWriter {
-    /// A writer with a new random id. Creates no file until there is something to write.
+    /// A writer; `id` is random and nobody else's. Creates no file until there is something to write.
     pub(crate) fn new(
         vfs: Arc<dyn Vfs>,
         root: &Path,
         store: StoreId,
+        id: WriterId,
         options: WriterOptions,
-    ) -> Result<Self> {
+    ) -> Self {
         let shared = Shared {
             log_dir: root.join(LOG_DIR),
             live_dir: root.join(LIVE_DIR),
             vfs,
-            id: WriterId::random()?,
+            id,
             store,
             options,
             live: OnceLock::new(),
@@ -117,7 +118,13 @@ impl LogWriter {
             woken: Condvar::new(),
             ended: AtomicBool::new(true),
         };
-        Ok(Self { shared: Arc::new(shared), thread: Mutex::new(None), closed: AtomicBool::new(false) })
+        Self { shared: Arc::new(shared), thread: Mutex::new(None), closed: AtomicBool::new(false) }
+    }
+
+    /// The same writer, refusing every call because of `error`.
+    pub(crate) fn refusing(self, error: &Error) -> Self {
+        let _ = self.shared.poison.set(error.to_string());
+        self
     }
 
     pub(crate) fn id(&self) -> WriterId {
@@ -161,7 +168,7 @@ impl LogWriter {
         if is_due && logged.waiting % 1024 < points.len() as u64 {
             shared.wake();
         }
-        if shared.options.sync_always { self.sync() } else { Ok(()) }
+        self.sync_if_always()
     }
 
     fn live(&self) -> Result<&LiveWriter> {
@@ -193,7 +200,8 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Appends an event and columns of this writer's own series in one write: all of it is in the log or nothing.
+    /// Appends an event and columns of this writer's own series in one write: all of it is in the log or nothing. Nothing
+    /// is synced; [`LogWriter::sync_if_always`] comes next, when the caller has let go of its locks.
     pub(crate) fn append_event_with(&self, event: &Event, columns: &[BulkColumn<'_>]) -> Result<()> {
         {
             let mut side = self.open_side()?;
@@ -207,7 +215,12 @@ impl LogWriter {
             self.shared.noted(appended)?;
             self.shared.roll_if_due(&mut side);
         }
-        if self.shared.options.sync_always { self.sync() } else { self.start_thread() }
+        self.start_thread()
+    }
+
+    /// Syncs if that is what every call promises.
+    pub(crate) fn sync_if_always(&self) -> Result<()> {
+        if self.shared.options.sync_always { self.sync() } else { Ok(()) }
     }
 
     /// The segment side of a writer that is neither closed nor poisoned, which it stays while this is held.
@@ -262,7 +275,8 @@ impl LogWriter {
             shared.noted(appended)?;
             shared.roll_if_due(&mut side);
         }
-        if shared.options.sync_always { self.sync() } else { self.start_thread() }
+        self.start_thread()?;
+        self.sync_if_always()
     }
 
     /// Streams a blob into the log; returns its id and length. What is stored already is not written again by the

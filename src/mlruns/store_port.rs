@@ -68,7 +68,7 @@ struct Port<'a> {
 
 impl<'a> Port<'a> {
     fn new(store: &'a Store, frozen: Option<Snapshot>) -> Result<Self> {
-        drop(store.inner.current(Want::All)?);
+        drop(store.inner().current(Want::All)?);
         Ok(Self {
             store,
             gathered: Vec::new(),
@@ -84,7 +84,7 @@ impl<'a> Port<'a> {
     fn snapshot(&self) -> Result<Snapshot> {
         match &self.frozen {
             Some(snapshot) => Ok(snapshot.clone()),
-            None => self.store.inner.snapshot(),
+            None => self.store.inner().snapshot(),
         }
     }
 
@@ -103,7 +103,7 @@ impl<'a> Port<'a> {
     fn flush(&mut self) -> Result<()> {
         let gathered = std::mem::take(&mut self.gathered);
         self.gathered_points = 0;
-        let writer = self.store.inner.writer()?;
+        let writer = self.store.inner().writer()?;
         let mut columns = Vec::with_capacity(gathered.len());
         let mut numbers = Vec::with_capacity(gathered.len());
         for one in &gathered {
@@ -125,12 +125,12 @@ impl<'a> Port<'a> {
 
 impl Entities for Port<'_> {
     fn kind(&self, uid: Uid) -> Result<Option<EntityKind>> {
-        let state = self.store.inner.lock_state();
+        let state = self.store.inner().lock_state();
         Ok(KINDS.into_iter().find(|kind| state.catalog.get(*kind, uid).is_some()))
     }
 
     fn registers(&self, uid: Uid) -> Result<Registers> {
-        let state = self.store.inner.lock_state();
+        let state = self.store.inner().lock_state();
         // Tombstones, too: what was removed for good must not come back with the tree it came from.
         let entity = KINDS.into_iter().find_map(|kind| state.catalog.entry(kind, uid));
         let all = entity.into_iter().flat_map(|e| e.all_entries());
@@ -140,12 +140,12 @@ impl Entities for Port<'_> {
     }
 
     fn entities(&self, kind: EntityKind) -> Result<Vec<Uid>> {
-        let state = self.store.inner.lock_state();
+        let state = self.store.inner().lock_state();
         Ok(state.catalog.of_kind(kind).map(|e| e.uid()).collect())
     }
 
     fn owned(&self, kind: EntityKind, field: Field, owner: Uid) -> Result<Vec<Uid>> {
-        let state = self.store.inner.lock_state();
+        let state = self.store.inner().lock_state();
         if kind == EntityKind::RUN && field == Field::EXPERIMENT {
             return Ok(state.catalog.runs_of(owner).map(|e| e.uid()).collect());
         }
@@ -154,10 +154,10 @@ impl Entities for Port<'_> {
     }
 
     fn artifact_directory(&self, run: Uid) -> Result<PathBuf> {
-        let state = self.store.inner.lock_state();
+        let state = self.store.inner().lock_state();
         let entity = state.catalog.run(run).ok_or_else(|| Error::not_found("run", run.to_string()))?;
         let experiment = entity.reference(Field::EXPERIMENT).unwrap_or_default();
-        Ok(self.store.inner.artifact_dir(experiment, run))
+        Ok(self.store.inner().artifact_dir(experiment, run))
     }
 }
 
@@ -171,7 +171,7 @@ impl PointReader for Port<'_> {
     ) -> Result<()> {
         let series = self.run_series(run)?;
         let Some(origins) = series.get(&SeriesKey::of_run(run, key)) else { return Ok(()) };
-        let skip_damage = self.store.inner.options.skip_damage;
+        let skip_damage = self.store.inner().options.skip_damage;
         let single = match which {
             Which::From(origin, from) => Some((origins.iter().find(|o| o.origin == origin), from)),
             Which::All if origins.len() == 1 => Some((origins.first(), 0)),
@@ -277,7 +277,7 @@ impl ExtraBuilder {
 impl ImportTarget for Port<'_> {
     fn commit(&mut self, operations: Vec<Operation>) -> Result<Stamp> {
         self.flush()?;
-        let stamp = self.store.inner.change(&[Want::All], false, |_| Ok(operations))?;
+        let stamp = self.store.inner().change(&[Want::All], false, |_| Ok(operations))?;
         Ok(stamp.unwrap_or_default())
     }
 
@@ -288,7 +288,7 @@ impl ImportTarget for Port<'_> {
         let mut known = self.known.borrow_mut();
         if known.as_ref().is_none_or(|(one, _)| *one != run) {
             let mut ends = HashMap::new();
-            for part in self.store.inner.reader.view().series(run)? {
+            for part in self.store.inner().reader.view().series(run)? {
                 let series = part.declaration.series.clone();
                 if series.owner == OwnerKind::RUN {
                     let end = ends.entry((series.key.to_string(), part.declaration.origin)).or_insert(0);
@@ -338,12 +338,12 @@ impl ImportTarget for Port<'_> {
         read.map_err(|e| Error::InvalidArgument(format!("cannot read a file of the tree: {e}")))?;
         if (head.len() as u64) < limit {
             let id = crate::log::blob_address(&head);
-            if self.blobs.contains(&id) || self.store.inner.reader.view().has_blob(id)? {
+            if self.blobs.contains(&id) || self.store.inner().reader.view().has_blob(id)? {
                 return Ok(BlobRef { id, len: head.len() as u64 });
             }
         }
         let mut source = Cursor::new(head).chain(bytes);
-        let (id, len) = self.store.inner.writer()?.put_blob(&mut source)?;
+        let (id, len) = self.store.inner().writer()?.put_blob(&mut source)?;
         self.blobs.insert(id);
         Ok(BlobRef { id, len })
     }
@@ -401,7 +401,7 @@ impl Store {
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<ImportReport> {
         if !options.dry_run {
-            self.inner.writer()?;
+            self.inner().writer()?;
         }
         let mut port = Port::new(self, None)?;
         let report = super::import(source, &mut port, options, progress)?;
@@ -422,8 +422,8 @@ impl Store {
         options: &ExportOptions,
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<ExportReport> {
-        keep_apart(&self.inner.root, destination)?;
-        let snapshot = self.inner.snapshot()?;
+        keep_apart(&self.inner().root, destination)?;
+        let snapshot = self.inner().snapshot()?;
         let port = Port::new(self, Some(snapshot))?;
         super::export(&port, destination, options, progress)
     }

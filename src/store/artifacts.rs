@@ -114,14 +114,14 @@ impl Store {
         if let Some(uri) = given {
             return Ok(ArtifactRoot::Given(uri.to_owned()));
         }
-        let mut state = self.inner.lock_state();
+        let mut state = self.inner().lock_state();
         state.ensure(Want::Experiments)?;
         let location = state.catalog.experiment(experiment).and_then(|e| e.text(Field::ARTIFACT_LOCATION));
         Ok(match location {
             Some(location) => {
                 ArtifactRoot::Given(format!("{}/{run}/artifacts", location.trim_end_matches('/')))
             }
-            None => ArtifactRoot::Inside(self.inner.artifact_dir(experiment, run)),
+            None => ArtifactRoot::Inside(self.inner().artifact_dir(experiment, run)),
         })
     }
 
@@ -130,7 +130,7 @@ impl Store {
     pub fn experiment_artifact_location(&self, experiment: &Experiment) -> String {
         match &experiment.artifact_location {
             Some(location) => location.clone(),
-            None => file_uri(&self.inner.experiment_artifact_dir(experiment.uid)),
+            None => file_uri(&self.inner().experiment_artifact_dir(experiment.uid)),
         }
     }
 
@@ -150,15 +150,15 @@ impl Store {
     /// The folder of a run's artifacts. Artifacts that were imported are inside the store although their URI is that of
     /// the tree they came from, so the folder inside the store comes first if it is there.
     fn artifact_folder(&self, run_id: &str) -> Result<PathBuf> {
-        let uid = self.inner.run_uid(run_id)?;
+        let uid = self.inner().run_uid(run_id)?;
         let (experiment, given) = {
-            let state = self.inner.lock_state();
+            let state = self.inner().lock_state();
             let run = state.catalog.run(uid).ok_or_else(|| Error::not_found("run", run_id))?;
             let given = run.text(Field::ARTIFACT_URI).map(str::to_owned);
             (run.reference(Field::EXPERIMENT).unwrap_or_default(), given)
         };
-        let inside = self.inner.artifact_dir(experiment, uid);
-        if self.inner.vfs.metadata(&inside).is_ok() {
+        let inside = self.inner().artifact_dir(experiment, uid);
+        if self.inner().vfs.metadata(&inside).is_ok() {
             return Ok(inside);
         }
         match self.artifact_root(uid, experiment, given.as_deref())? {
@@ -177,7 +177,7 @@ impl Store {
     /// [`Error::InvalidArgument`] for a path that leaves the run's folder, [`Error::Io`] if the source cannot be read.
     pub fn put_artifact(&self, run_id: &str, source: &Path, path: &str) -> Result<()> {
         let target = self.artifact_target(run_id, path)?;
-        let vfs = &self.inner.vfs;
+        let vfs = &self.inner().vfs;
         let aside = target.with_extension(format!("part-{}", Uid::random()?));
         vfs.copy_file(source, &aside).map_err(|e| Error::io("copy", source, e))?;
         let file = vfs.open(&aside, OpenMode::Read).map_err(|e| Error::io("open", &aside, e))?;
@@ -191,7 +191,7 @@ impl Store {
     /// As [`Store::put_artifact`].
     pub fn put_artifact_bytes(&self, run_id: &str, bytes: &[u8], path: &str) -> Result<()> {
         let target = self.artifact_target(run_id, path)?;
-        let vfs = &self.inner.vfs;
+        let vfs = &self.inner().vfs;
         let aside = target.with_extension(format!("part-{}", Uid::random()?));
         let file = vfs.open(&aside, OpenMode::CreateNew).map_err(|e| Error::io("create", &aside, e))?;
         file.write_all_at(bytes, 0).map_err(|e| Error::io("write", &aside, e))?;
@@ -200,14 +200,14 @@ impl Store {
     }
 
     fn artifact_target(&self, run_id: &str, path: &str) -> Result<PathBuf> {
-        self.inner.writer()?;
+        self.inner().writer()?;
         let relative = relative(path)?;
         if relative.as_os_str().is_empty() {
             return Err(Error::invalid("an artifact needs a name"));
         }
         let target = self.artifact_folder(run_id)?.join(relative);
         if let Some(parent) = target.parent() {
-            self.inner.vfs.create_dir_all(parent).map_err(|e| Error::io("create", parent, e))?;
+            self.inner().vfs.create_dir_all(parent).map_err(|e| Error::io("create", parent, e))?;
         }
         Ok(target)
     }
@@ -218,7 +218,7 @@ impl Store {
     /// [`Error::NotFound`] if there is none, [`Error::InvalidArgument`] for a path that leaves the run's folder.
     pub fn artifact_path(&self, run_id: &str, path: &str) -> Result<PathBuf> {
         let found = self.artifact_folder(run_id)?.join(relative(path)?);
-        match self.inner.vfs.metadata(&found) {
+        match self.inner().vfs.metadata(&found) {
             Ok(_) => Ok(found),
             Err(_) => Err(Error::not_found("artifact", path)),
         }
@@ -231,10 +231,10 @@ impl Store {
     pub fn list_artifacts(&self, run_id: &str, path: &str) -> Result<Vec<ArtifactInfo>> {
         let relative = relative(path)?;
         let folder = self.artifact_folder(run_id)?.join(&relative);
-        let Ok(entries) = self.inner.vfs.list(&folder) else { return Ok(Vec::new()) };
+        let Ok(entries) = self.inner().vfs.list(&folder) else { return Ok(Vec::new()) };
         let mut infos = Vec::with_capacity(entries.len());
         for entry in entries {
-            let metadata = self.inner.vfs.metadata(&folder.join(&entry.name));
+            let metadata = self.inner().vfs.metadata(&folder.join(&entry.name));
             let path = relative.join(&entry.name).to_string_lossy().replace('\\', "/");
             let size = metadata.ok().filter(|_| !entry.is_dir).map(|m| m.len);
             infos.push(ArtifactInfo { path, is_dir: entry.is_dir, size });

@@ -86,7 +86,7 @@ pub(crate) fn now_ms() -> i64 {
 
 impl Store {
     fn handle(&self, uid: Uid) -> Result<ExperimentHandle> {
-        let state = self.inner.current(Want::Experiments)?;
+        let state = self.inner().current(Want::Experiments)?;
         let entity =
             state.catalog.experiment(uid).ok_or_else(|| Error::not_found("experiment", uid.to_string()))?;
         let experiment = state.catalog.render_experiment(entity);
@@ -100,7 +100,7 @@ impl Store {
     /// [`Error::InvalidState`] if it was deleted; [`Error::Busy`] if the store's lock cannot be had.
     pub fn experiment(&self, name: &str) -> Result<ExperimentHandle> {
         {
-            let state = self.inner.current(Want::Experiments)?;
+            let state = self.inner().current(Want::Experiments)?;
             if let Some(entity) = state.catalog.experiment_by_name(name) {
                 rules::experiment_is_active(&state.catalog, entity)?;
                 let uid = entity.uid();
@@ -109,7 +109,7 @@ impl Store {
             }
         }
         let mut found = None;
-        self.inner.change(&[Want::Experiments], true, |catalog| {
+        self.inner().change(&[Want::Experiments], true, |catalog| {
             match changes::get_or_create_experiment(catalog, name, now_ms())? {
                 // Somebody made it (and perhaps deleted it) since the look above.
                 Resolution::Exists(uid) => {
@@ -134,7 +134,7 @@ impl Store {
     /// [`Error::AlreadyExists`] if the name is taken, also by a deleted one.
     pub fn create_experiment(&self, name: &str, options: ExperimentOptions) -> Result<ExperimentHandle> {
         let mut made = None;
-        self.inner.change(&[Want::Experiments], true, |catalog| {
+        self.inner().change(&[Want::Experiments], true, |catalog| {
             let tags = pairs(&options.tags);
             let (uid, operations) = changes::create_experiment(
                 catalog,
@@ -154,8 +154,8 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`].
     pub fn get_experiment(&self, id: &str) -> Result<Arc<Experiment>> {
-        let uid = self.inner.experiment_uid(id)?;
-        let state = self.inner.lock_state();
+        let uid = self.inner().experiment_uid(id)?;
+        let state = self.inner().lock_state();
         let entity = state.catalog.experiment(uid).ok_or_else(|| Error::not_found("experiment", id))?;
         Ok(Arc::new(state.catalog.render_experiment(entity)))
     }
@@ -165,7 +165,7 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`].
     pub fn get_experiment_by_name(&self, name: &str) -> Result<Arc<Experiment>> {
-        let state = self.inner.current(Want::Experiments)?;
+        let state = self.inner().current(Want::Experiments)?;
         let entity =
             state.catalog.experiment_by_name(name).ok_or_else(|| Error::not_found("experiment", name))?;
         Ok(Arc::new(state.catalog.render_experiment(entity)))
@@ -176,9 +176,9 @@ impl Store {
     /// # Errors
     /// [`Error::AlreadyExists`] if it is taken, [`Error::InvalidState`] if the experiment is deleted.
     pub fn rename_experiment(&self, id: &str, name: &str) -> Result<()> {
-        let uid = self.inner.experiment_uid(id)?;
+        let uid = self.inner().experiment_uid(id)?;
         let wants = [Want::Experiments];
-        self.inner
+        self.inner()
             .change(&wants, true, |catalog| changes::rename_experiment(catalog, uid, name, now_ms()))?;
         Ok(())
     }
@@ -188,8 +188,8 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`], also for one that is in the bin already.
     pub fn delete_experiment(&self, id: &str) -> Result<()> {
-        let uid = self.inner.experiment_uid(id)?;
-        self.inner.change(&[Want::All], false, |catalog| {
+        let uid = self.inner().experiment_uid(id)?;
+        self.inner().change(&[Want::All], false, |catalog| {
             let deleted = catalog.experiment(uid).is_none_or(|e| e.lifecycle() == Lifecycle::Deleted);
             if deleted {
                 return Err(Error::not_found("active experiment", id));
@@ -204,8 +204,8 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`].
     pub fn restore_experiment(&self, id: &str) -> Result<()> {
-        let uid = self.inner.experiment_uid(id)?;
-        self.inner
+        let uid = self.inner().experiment_uid(id)?;
+        self.inner()
             .change(&[Want::All], false, |catalog| changes::restore_experiment(catalog, uid, now_ms()))?;
         Ok(())
     }
@@ -215,9 +215,9 @@ impl Store {
     /// # Errors
     /// [`Error::InvalidArgument`] for keys and values that break MLflow's rules.
     pub fn set_experiment_tag(&self, id: &str, key: &str, value: &str) -> Result<()> {
-        let uid = self.inner.experiment_uid(id)?;
+        let uid = self.inner().experiment_uid(id)?;
         let wants = [Want::Experiments];
-        self.inner
+        self.inner()
             .change(&wants, false, |catalog| changes::set_experiment_tags(catalog, uid, &[(key, value)]))?;
         Ok(())
     }
@@ -227,8 +227,8 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`] if there is no such tag.
     pub fn delete_experiment_tag(&self, id: &str, key: &str) -> Result<()> {
-        let uid = self.inner.experiment_uid(id)?;
-        self.inner.change(&[Want::Experiments], false, |catalog| {
+        let uid = self.inner().experiment_uid(id)?;
+        self.inner().change(&[Want::Experiments], false, |catalog| {
             changes::delete_experiment_tag(catalog, uid, key)
         })?;
         Ok(())

@@ -83,7 +83,7 @@ impl Store {
     /// # Errors
     /// [`Error::Busy`] names who else compacts or collects; [`Error::ReadOnly`] unless it is a dry run.
     pub fn gc(&self, options: &GcOptions) -> Result<GcReport> {
-        let inner = &self.inner;
+        let inner = self.inner();
         let mut report = GcReport { dry_run: options.dry_run, ..GcReport::default() };
         let limit_ms = process::now_ms().saturating_sub(options.older_than_ms);
         let mut purged = HashSet::new();

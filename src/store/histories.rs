@@ -42,7 +42,7 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`] if there is no such run.
     pub fn history(&self, run_id: &str, key: &str) -> Result<History> {
-        let run = self.inner.run_uid(run_id)?;
+        let run = self.inner().run_uid(run_id)?;
         Ok(History {
             store: self.clone(),
             run,
@@ -50,7 +50,7 @@ impl Store {
             key: key.to_owned(),
             filter: Some(PointFilter::default()),
             limit: None,
-            gaps_allowed: self.inner.options.skip_damage,
+            gaps_allowed: self.inner().options.skip_damage,
         })
     }
 }
@@ -91,7 +91,7 @@ impl History {
     ) -> Result<R> {
         let mut attempt = 1;
         loop {
-            let snapshot = self.store.inner.snapshot()?;
+            let snapshot = self.store.inner().snapshot()?;
             let result = snapshot
                 .series(self.run, OwnerKind::RUN, &self.key)
                 .and_then(|origins| {

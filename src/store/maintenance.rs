@@ -59,7 +59,7 @@ impl Store {
     /// [`Error::Busy`] names who else compacts, [`Error::DiskFull`]: then everything is as it was. Damaged segments are
     /// no error: they are left as they are.
     pub fn compact(&self, progress: &mut dyn FnMut(&Progress)) -> Result<CompactReport> {
-        let inner = &self.inner;
+        let inner = self.inner();
         inner.writer()?;
         let _lock = inner.compact_lock()?;
         inner.recover()?;
@@ -78,7 +78,7 @@ impl Store {
     /// # Errors
     /// Whatever reading the log says.
     pub fn conflicts(&self) -> Result<Vec<Conflict>> {
-        Ok(self.inner.current(Want::All)?.catalog.conflicts())
+        Ok(self.inner().current(Want::All)?.catalog.conflicts())
     }
 }
 
@@ -374,7 +374,7 @@ mod tests {
             key: String::new(),
             value: Value::from("1"),
         };
-        store.inner.change(&[Want::Experiments], true, |_| Ok(vec![id])).unwrap();
+        store.inner().change(&[Want::Experiments], true, |_| Ok(vec![id])).unwrap();
         experiment.start_run(RunOptions::new().name(name)).unwrap();
         let id = store.get_experiment_by_name(name).unwrap().id.clone();
         drop(experiment);

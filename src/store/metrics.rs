@@ -274,8 +274,8 @@ impl Inner {
 impl Store {
     /// A run by uid, with its metrics.
     pub(crate) fn run_data(&self, uid: Uid) -> Result<Arc<RunData>> {
-        let snapshot = self.inner.snapshot()?;
-        let mut state = self.inner.current(Want::Entity(uid))?;
+        let snapshot = self.inner().snapshot()?;
+        let mut state = self.inner().current(Want::Entity(uid))?;
         let entity =
             state.catalog.run(uid).cloned().ok_or_else(|| Error::not_found("run", uid.to_string()))?;
         // The experiment's id and the data sets stand in other entities.
@@ -288,8 +288,8 @@ impl Store {
             state.ensure(Want::Entity(dataset))?;
         }
         let catalog = &state.catalog;
-        let metrics = self.inner.metrics_of(&snapshot, uid)?;
-        Ok(self.inner.run_snapshot(&entity, &metrics, || catalog.render_run(&entity)))
+        let metrics = self.inner().metrics_of(&snapshot, uid)?;
+        Ok(self.inner().run_snapshot(&entity, &metrics, || catalog.render_run(&entity)))
     }
 
     /// The metrics of a run: points, latest value, last step, least and greatest value, without reading histories.
@@ -297,9 +297,9 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`].
     pub fn metrics(&self, run_id: &str) -> Result<Vec<MetricSummary>> {
-        let uid = self.inner.run_uid(run_id)?;
-        let snapshot = self.inner.snapshot()?;
-        Ok(self.inner.metrics_of(&snapshot, uid)?.values().cloned().collect())
+        let uid = self.inner().run_uid(run_id)?;
+        let snapshot = self.inner().snapshot()?;
+        Ok(self.inner().metrics_of(&snapshot, uid)?.values().cloned().collect())
     }
 
     /// The greatest step of every metric of a run: where to go on after a restart.

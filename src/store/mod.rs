@@ -34,7 +34,7 @@ use crate::format::event::Operation;
 use crate::id::{Stamp, StoreId, Uid, WriterId};
 use crate::log::{BulkColumn, LOG_DIR, LogReader, LogWriter, RecoverReport, recover_dead_writers};
 use crate::query::snapshot::Snapshot;
-use crate::vfs::Vfs;
+use crate::vfs::{PerProcess, Vfs};
 
 pub use artifacts::ArtifactInfo;
 pub use experiments::{ExperimentHandle, ExperimentOptions};
@@ -74,7 +74,7 @@ use state::{State, Want, claim_lock};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Store {
-    pub(crate) inner: Arc<Inner>,
+    process: Arc<PerProcess<Inner>>,
 }
 
 #[derive(Debug)]
@@ -85,6 +85,9 @@ pub(crate) struct Inner {
     pub options: Options,
     pub reader: LogReader,
     writer: Option<LogWriter>,
+    /// Held while an event is made and written, so that the catalog it was made from is still true. Never while waiting
+    /// for another process; readers do not take it.
+    changing: Mutex<()>,
     /// Whether dead writers' live files were looked for.
     recovered: OnceLock<()>,
     recovering: Mutex<()>,
@@ -120,25 +123,18 @@ impl Store {
         let writer = if options.read_only {
             None
         } else {
-            Some(LogWriter::new(Arc::clone(&vfs), root, id, options.writer())?)
+            Some(LogWriter::new(Arc::clone(&vfs), root, id, WriterId::random()?, options.writer()))
         };
-        let writer_id = writer.as_ref().map_or(WriterId::default(), LogWriter::id);
-        let inner = Inner {
-            reader: LogReader::new(Arc::clone(&vfs), root).with_skip_damage(options.skip_damage),
-            vfs,
-            root: root.to_path_buf(),
-            id,
-            options,
-            writer,
-            recovered: OnceLock::new(),
-            recovering: Mutex::new(()),
-            state: Mutex::new(State::new(writer_id)),
-            metrics: Mutex::default(),
-            index: OnceLock::new(),
-        };
+        let inner = Inner::new(vfs, root, id, options, writer);
         // Refuses at once what a newer program wrote.
         inner.reader.refresh()?;
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { process: Arc::new(PerProcess::new(inner)) })
+    }
+
+    /// What this process has of the store. A forked child becomes a reader and writer of its own at its first call.
+    #[inline]
+    pub(crate) fn inner(&self) -> &Inner {
+        self.process.get(Inner::inherited)
     }
 
     fn make(vfs: &dyn Vfs, root: &Path, options: &Options) -> Result<StoreId> {
@@ -161,12 +157,12 @@ impl Store {
 
     /// The directory.
     pub fn path(&self) -> &Path {
-        &self.inner.root
+        &self.inner().root
     }
 
     /// The random identity that the store got when it was made.
     pub fn id(&self) -> StoreId {
-        self.inner.id
+        self.inner().id
     }
 
     /// Makes everything durable that was logged before the call, whatever [`Durability`] says.
@@ -174,7 +170,7 @@ impl Store {
     /// # Errors
     /// [`Error::Io`] if a sync fails: the handle is poisoned then, because what the system kept is unknown.
     pub fn sync(&self) -> Result<()> {
-        match &self.inner.writer {
+        match &self.inner().writer {
             Some(writer) => writer.sync(),
             None => Ok(()),
         }
@@ -186,7 +182,7 @@ impl Store {
     /// # Errors
     /// Whatever the disk says; then nothing acknowledged is lost, and the next open goes on from there.
     pub fn close(self) -> Result<()> {
-        self.inner.close()
+        self.inner().close()
     }
 }
 
@@ -198,6 +194,38 @@ impl Drop for Inner {
 }
 
 impl Inner {
+    fn new(vfs: Arc<dyn Vfs>, root: &Path, id: StoreId, options: Options, writer: Option<LogWriter>) -> Self {
+        let writer_id = writer.as_ref().map_or(WriterId::default(), LogWriter::id);
+        Self {
+            reader: LogReader::new(Arc::clone(&vfs), root).with_skip_damage(options.skip_damage),
+            vfs,
+            root: root.to_path_buf(),
+            id,
+            options,
+            writer,
+            changing: Mutex::new(()),
+            recovered: OnceLock::new(),
+            recovering: Mutex::new(()),
+            state: Mutex::new(State::new(writer_id)),
+            metrics: Mutex::default(),
+            index: OnceLock::new(),
+        }
+    }
+
+    /// The same store for a forked child, from what never changes in the parent's.
+    fn inherited(parents: &Self) -> Self {
+        let (vfs, options) = (Arc::clone(&parents.vfs), parents.options.clone());
+        let writer = parents.writer.as_ref().map(|_| {
+            let new = |id| LogWriter::new(Arc::clone(&vfs), &parents.root, parents.id, id, options.writer());
+            match WriterId::random() {
+                Ok(id) => new(id),
+                // Two writers with one id would share files: this one refuses every call.
+                Err(error) => new(WriterId::default()).refusing(&error),
+            }
+        });
+        Self::new(vfs, &parents.root, parents.id, options, writer)
+    }
+
     /// Closes the writer. After a first time, or in a process that never wrote, there is nothing to do.
     fn close(&self) -> Result<()> {
         let Some(writer) = &self.writer else { return Ok(()) };
@@ -291,28 +319,37 @@ impl Inner {
         change: impl FnOnce(&Catalog) -> Result<Vec<Operation>>,
     ) -> Result<Option<Stamp>> {
         let writer = self.writer()?;
-        let mut state = self.lock_state();
         let mut held = None;
         if claim {
             // Caught up before, so that under the lock only the delta is read.
-            state.refresh(&self.reader)?;
+            self.prepare(&mut self.lock_state(), wants, true)?;
             held = claim_lock(self.vfs.as_ref(), &self.root, self.claim_timeout())?;
-            state.refresh(&self.reader)?;
-        } else if wants.iter().any(|want| !state.has(*want)) {
-            state.refresh(&self.reader)?;
         }
-        for want in wants {
-            self.ensure(&mut state, *want)?;
-        }
-        let operations = change(&state.catalog)?;
-        if operations.is_empty() && columns.is_empty() {
-            return Ok(None);
-        }
-        let event = state.event(operations)?;
+        let one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let event = {
+            let mut state = self.lock_state();
+            self.prepare(&mut state, wants, claim)?;
+            let operations = change(&state.catalog)?;
+            if operations.is_empty() && columns.is_empty() {
+                return Ok(None);
+            }
+            state.event(operations)?
+        };
         writer.append_event_with(&event, columns)?;
-        let stamp = state.wrote(&event)?;
+        let stamp = self.lock_state().wrote(&event)?;
+        drop(one);
         drop(held);
+        // Without any lock, so that callers at the same time share one sync.
+        writer.sync_if_always()?;
         Ok(Some(stamp))
+    }
+
+    /// Loads what is wanted, and takes in what is new if that matters.
+    fn prepare(&self, state: &mut State, wants: &[Want], is_claim: bool) -> Result<()> {
+        if is_claim || wants.iter().any(|want| !state.has(*want)) {
+            state.refresh(&self.reader)?;
+        }
+        wants.iter().try_for_each(|want| self.ensure(state, *want))
     }
 
     /// Resolves a run id as callers spell it.

@@ -16,7 +16,7 @@ use crate::model::{DatasetInput, Point, RunData, RunStatus};
 use crate::store::experiments::{now_ms, pairs};
 use crate::store::state::Want;
 use crate::store::{Series, Store};
-use crate::vfs::process;
+use crate::vfs::{PerProcess, process};
 
 /// How a run is started.
 #[derive(Clone, Debug, Default)]
@@ -105,9 +105,16 @@ struct RunInner {
     store: Store,
     uid: Uid,
     id: String,
-    /// Started by this process: its params are no claims.
+    known: PerProcess<Known>,
+}
+
+/// What this process knows of a run.
+#[derive(Debug, Default)]
+struct Known {
+    /// It started the run: its params are no claims.
     own: bool,
     series: RwLock<HashMap<String, Series>>,
+    /// Set once the run was seen not to be deleted.
     active: OnceLock<()>,
 }
 
@@ -119,8 +126,12 @@ pub struct Run {
 
 impl Run {
     fn new(store: &Store, uid: Uid, id: String, own: bool) -> Self {
-        let (series, active) = (RwLock::default(), OnceLock::new());
-        Self { inner: Arc::new(RunInner { store: store.clone(), uid, id, own, series, active }) }
+        let known = PerProcess::new(Known { own, ..Known::default() });
+        Self { inner: Arc::new(RunInner { store: store.clone(), uid, id, known }) }
+    }
+
+    fn known(&self) -> &Known {
+        self.inner.known.get(|_| Known::default())
     }
 
     pub(crate) fn start(store: &Store, experiment: Uid, options: &RunOptions) -> Result<Self> {
@@ -144,9 +155,9 @@ impl Run {
         };
         // The run's uid is new, so there is nothing to load of it; of the experiment its lifecycle matters.
         let wants = [Want::Entity(experiment)];
-        store.inner.change(&wants, false, |catalog| changes::create_run(catalog, &new))?;
+        store.inner().change(&wants, false, |catalog| changes::create_run(catalog, &new))?;
         let run = Self::new(store, uid, uid.to_string(), true);
-        let _ = run.inner.active.set(());
+        let _ = run.known().active.set(());
         Ok(run)
     }
 
@@ -178,24 +189,24 @@ impl Run {
     /// # Errors
     /// [`Error::InvalidArgument`] for a key that breaks MLflow's rules.
     pub fn series(&self, key: &str) -> Result<Series> {
-        let known = self.inner.series.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
+        let known = self.known().series.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
         if let Some(series) = known {
             return Ok(series);
         }
         rules::metric_key(key, "")?;
         self.check_active()?;
         let series = Series::new(&self.inner.store, self.inner.uid, key)?;
-        let mut all = self.inner.series.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.known().series.write().unwrap_or_else(PoisonError::into_inner);
         Ok(all.entry(key.to_owned()).or_insert(series).clone())
     }
 
     /// A deleted run refuses; looked at once per handle, so that logging stays at memory speed.
     fn check_active(&self) -> Result<()> {
-        if self.inner.active.get().is_none() {
-            let state = self.inner.store.inner.current(Want::Entity(self.inner.uid))?;
+        if self.known().active.get().is_none() {
+            let state = self.inner.store.inner().current(Want::Entity(self.inner.uid))?;
             let run = state.catalog.run(self.inner.uid).ok_or_else(|| Error::not_found("run", self.id()))?;
             rules::run_is_active(run)?;
-            let _ = self.inner.active.set(());
+            let _ = self.known().active.set(());
         }
         Ok(())
     }
@@ -219,7 +230,7 @@ impl Run {
         let values: Vec<(&str, f64)> = values.into_iter().collect();
         let mut numbers: Vec<SeriesNumber> = Vec::with_capacity(values.len());
         {
-            let known = self.inner.series.read().unwrap_or_else(PoisonError::into_inner);
+            let known = self.known().series.read().unwrap_or_else(PoisonError::into_inner);
             let known = values.iter().map_while(|(key, _)| known.get(*key));
             numbers.extend(known.map(|series| Arc::clone(series.number())));
         }
@@ -229,7 +240,7 @@ impl Run {
         let point = |value| Point { step, timestamp_ms, value };
         let points: Vec<_> =
             numbers.iter().zip(&values).map(|(number, (_, value))| (number, point(*value))).collect();
-        if points.is_empty() { Ok(()) } else { self.inner.store.inner.writer()?.log(&points) }
+        if points.is_empty() { Ok(()) } else { self.inner.store.inner().writer()?.log(&points) }
     }
 
     /// Logs metrics, params and tags in one event and one write: all of it or nothing.
@@ -249,13 +260,13 @@ impl Run {
         let points = points?;
         if params.is_empty() && tags.is_empty() {
             let points: Vec<_> = points.iter().map(|(series, point)| (series.number(), *point)).collect();
-            return if points.is_empty() { Ok(()) } else { self.inner.store.inner.writer()?.log(&points) };
+            return if points.is_empty() { Ok(()) } else { self.inner.store.inner().writer()?.log(&points) };
         }
         self.check_active()?;
         let grouped = GroupedColumns::new(&points);
-        let (uid, claim) = (self.inner.uid, !self.inner.own && !params.is_empty());
+        let (uid, claim) = (self.inner.uid, !self.known().own && !params.is_empty());
         let columns = grouped.columns();
-        self.inner.store.inner.change_with(&[Want::Entity(uid)], claim, &columns, |catalog| {
+        self.inner.store.inner().change_with(&[Want::Entity(uid)], claim, &columns, |catalog| {
             changes::log_batch(catalog, uid, params, tags)
         })?;
         Ok(())
@@ -263,7 +274,7 @@ impl Run {
 
     /// Checks keys and timestamps of a batch; a key that has a series passed the rules once.
     fn check_metrics(&self, metrics: &[Metric]) -> Result<()> {
-        let known = self.inner.series.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known().series.read().unwrap_or_else(PoisonError::into_inner);
         for (at, metric) in metrics.iter().enumerate() {
             if !known.contains_key(metric.key.as_str()) {
                 rules::metric_key(&metric.key, &format!("metrics[{at}]"))?;
@@ -290,7 +301,7 @@ impl Run {
     /// As [`Run::log_param`].
     pub fn log_params<'a>(&self, params: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<()> {
         let params: Vec<_> = params.into_iter().collect();
-        self.change(!self.inner.own, |catalog, uid| changes::log_params(catalog, uid, &params))
+        self.change(!self.known().own, |catalog, uid| changes::log_params(catalog, uid, &params))
     }
 
     /// Sets a tag.
@@ -324,7 +335,7 @@ impl Run {
     /// [`Error::InvalidArgument`] past MLflow's limits.
     pub fn log_inputs(&self, inputs: &[DatasetInput]) -> Result<()> {
         let uid = self.inner.uid;
-        let store = &self.inner.store.inner;
+        let store = self.inner.store.inner();
         let experiment = {
             let state = store.current(Want::Entity(uid))?;
             state.catalog.run(uid).and_then(|run| run.reference(Field::EXPERIMENT)).unwrap_or_default()
@@ -375,7 +386,7 @@ impl Run {
     ) -> Result<()> {
         let uid = self.inner.uid;
         let wants = [Want::Entity(uid)];
-        self.inner.store.inner.change(&wants, claim, |catalog| change(catalog, uid))?;
+        self.inner.store.inner().change(&wants, claim, |catalog| change(catalog, uid))?;
         Ok(())
     }
 }
@@ -427,8 +438,8 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`].
     pub fn run(&self, id: &str) -> Result<Run> {
-        let uid = self.inner.run_uid(id)?;
-        let state = self.inner.lock_state();
+        let uid = self.inner().run_uid(id)?;
+        let state = self.inner().lock_state();
         let id =
             state.catalog.run(uid).map(|run| crate::catalog::run_id(run)).unwrap_or_else(|| id.to_owned());
         drop(state);
@@ -440,7 +451,7 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`].
     pub fn get_run(&self, id: &str) -> Result<Arc<RunData>> {
-        let uid = self.inner.run_uid(id)?;
+        let uid = self.inner().run_uid(id)?;
         self.run_data(uid)
     }
 
@@ -449,8 +460,8 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`].
     pub fn delete_run(&self, id: &str) -> Result<()> {
-        let uid = self.inner.run_uid(id)?;
-        self.inner
+        let uid = self.inner().run_uid(id)?;
+        self.inner()
             .change(&[Want::Entity(uid)], false, |catalog| changes::delete_run(catalog, uid, now_ms()))?;
         Ok(())
     }
@@ -460,8 +471,8 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`].
     pub fn restore_run(&self, id: &str) -> Result<()> {
-        let uid = self.inner.run_uid(id)?;
-        self.inner.change(&[Want::Entity(uid)], false, |catalog| changes::restore_run(catalog, uid))?;
+        let uid = self.inner().run_uid(id)?;
+        self.inner().change(&[Want::Entity(uid)], false, |catalog| changes::restore_run(catalog, uid))?;
         Ok(())
     }
 }

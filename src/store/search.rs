@@ -96,9 +96,9 @@ impl Store {
         let filter = RunFilter::parse(&search.filter, search.dialect)?;
         let order = RunOrder::parse(&search.order_by, search.dialect)?;
         let (max_results, offset) = search.range()?;
-        let experiments = search.experiments(&self.inner)?;
-        let snapshot = self.inner.snapshot()?;
-        let state = self.inner.current(Want::All)?;
+        let experiments = search.experiments(self.inner())?;
+        let snapshot = self.inner().snapshot()?;
+        let state = self.inner().current(Want::All)?;
         let catalog = &state.catalog;
         let chosen = experiments.unwrap_or_else(|| catalog.experiments().map(|e| e.uid()).collect());
         let entities: Vec<_> = chosen
@@ -107,10 +107,10 @@ impl Store {
             .filter(|run| search.view.includes(run.lifecycle()))
             .collect();
         let uids: Vec<Uid> = entities.iter().map(|run| run.uid()).collect();
-        let metrics = self.inner.metrics_of_all(&snapshot, &uids)?;
+        let metrics = self.inner().metrics_of_all(&snapshot, &uids)?;
         let snapshots = entities.into_iter().zip(&metrics);
         let runs: Vec<_> = snapshots
-            .map(|(run, metrics)| self.inner.run_snapshot(run, metrics, || catalog.render_run(run)))
+            .map(|(run, metrics)| self.inner().run_snapshot(run, metrics, || catalog.render_run(run)))
             .collect();
         drop(state);
         Ok(paged(search_runs(runs, &filter, &order, max_results, offset)))
@@ -124,8 +124,8 @@ impl Store {
         let filter = ExperimentFilter::parse(&search.filter, search.dialect)?;
         let order = ExperimentOrder::parse(&search.order_by, search.dialect)?;
         let (max_results, offset) = search.range()?;
-        let chosen = search.experiments(&self.inner)?;
-        let state = self.inner.current(Want::Experiments)?;
+        let chosen = search.experiments(self.inner())?;
+        let state = self.inner().current(Want::Experiments)?;
         let all: Vec<Arc<Experiment>> = state
             .catalog
             .experiments()

@@ -3,14 +3,15 @@
 //! Contract: a call that returned has its points in the live file; they survive the death of the process and others see
 //! them. Per point: one lock, the coarse clock unless a timestamp is given, no allocation.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::catalog::rules;
 use crate::error::{Error, Result};
 use crate::format::declare::SeriesKey;
-use crate::id::Uid;
+use crate::id::{Origin, Uid};
 use crate::limits::COLUMN_POINTS_MAX;
-use crate::log::{BulkColumn, SeriesNumber};
+use crate::log::{BulkColumn, LogWriter, SeriesNumber};
 use crate::model::Point;
 use crate::store::Store;
 use crate::store::runs::coarse_now;
@@ -24,12 +25,20 @@ pub struct Series {
 
 impl Series {
     pub(crate) fn new(store: &Store, run: Uid, key: &str) -> Result<Self> {
-        let number = store.inner.writer()?.series(&SeriesKey::of_run(run, key))?;
+        let number = store.inner().writer()?.series(&SeriesKey::of_run(run, key))?;
         Ok(Self { store: store.clone(), number })
     }
 
     pub(crate) fn number(&self) -> &SeriesNumber {
         &self.number
+    }
+
+    /// The number of this series with a writer: its own, or the one that a forked child became.
+    fn number_of(&self, writer: &LogWriter) -> Result<Cow<'_, SeriesNumber>> {
+        if self.number.origin == Origin::from(writer.id()) {
+            return Ok(Cow::Borrowed(&self.number));
+        }
+        writer.series(&self.number.series).map(Cow::Owned)
     }
 
     /// The metric key.
@@ -51,7 +60,8 @@ impl Series {
     /// [`Error::InvalidArgument`] for a time before 1970, and as [`Series::log`].
     pub fn log_at(&self, step: i64, timestamp_ms: i64, value: f64) -> Result<()> {
         rules::metric_timestamp(self.key(), value, timestamp_ms, "")?;
-        self.store.inner.writer()?.log(&[(&self.number, Point { step, timestamp_ms, value })])
+        let writer = self.store.inner().writer()?;
+        writer.log(&[(&*self.number_of(writer)?, Point { step, timestamp_ms, value })])
     }
 
     /// Logs columns of equal length, behind what was logged before. They become batches at once: no live file, no copy
@@ -74,7 +84,8 @@ impl Series {
             let value = values.get(at).copied().unwrap_or_default();
             rules::metric_timestamp(self.key(), value, of(timestamps_ms), &format!("[{at}]"))?;
         }
-        let writer = self.store.inner.writer()?;
+        let writer = self.store.inner().writer()?;
+        let number = self.number_of(writer)?;
         // Several columns a batch, so that a long history costs few writes.
         let batch = COLUMN_POINTS_MAX * 16;
         let batches = steps.chunks(batch).zip(timestamps_ms.chunks(batch)).zip(values.chunks(batch));
@@ -83,7 +94,7 @@ impl Series {
             let columns: Vec<BulkColumn<'_>> = chunks
                 .zip(values.chunks(COLUMN_POINTS_MAX))
                 .map(|((steps, timestamps_ms), values)| BulkColumn {
-                    series: &self.number,
+                    series: &number,
                     first_ordinal: None,
                     steps,
                     timestamps_ms,

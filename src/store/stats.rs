@@ -29,7 +29,7 @@ impl Store {
     /// # Errors
     /// Whatever reading the log says.
     pub fn stats(&self) -> Result<Stats> {
-        let inner = &self.inner;
+        let inner = self.inner();
         let snapshot = inner.snapshot()?;
         let mut stats = Stats::default();
         {

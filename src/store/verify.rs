@@ -45,7 +45,7 @@ impl Store {
     /// Only if the system cannot list the store. What is wrong with it is in the report.
     pub fn verify(&self, progress: &mut dyn FnMut(&Progress)) -> Result<VerifyReport> {
         let mut verifier = Verifier {
-            store: &self.inner,
+            store: self.inner(),
             report: VerifyReport::default(),
             spans: Spans::new(),
             segments: Vec::new(),
@@ -54,7 +54,7 @@ impl Store {
         let windows = verifier.live_windows()?;
         verifier.segments(progress)?;
         // The view after the windows, as for every snapshot; it also says which numbers are missing.
-        let view = self.inner.reader.refresh()?;
+        let view = self.inner().reader.refresh()?;
         verifier.problems(&view);
         verifier.chains();
         verifier.ordinals();

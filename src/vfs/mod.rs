@@ -9,6 +9,7 @@ pub mod fork;
 mod lock;
 pub mod memory;
 pub mod os;
+pub mod per_process;
 pub mod power;
 pub mod process;
 
@@ -16,6 +17,7 @@ pub use fault::FaultVfs;
 pub use fork::ForkGuard;
 pub use memory::MemoryVfs;
 pub use os::OsVfs;
+pub use per_process::PerProcess;
 
 use std::fmt;
 use std::io;

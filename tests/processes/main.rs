@@ -49,7 +49,8 @@ fn number(name: &str) -> Option<u64> {
 
 /// The seed of this run, and where chance begins for one test.
 pub(crate) fn random(test: &str) -> (u64, Random) {
-    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64 % 1_000_000_007);
+    let clock =
+        || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64 % 1_000_000_007);
     let seed = number("MLRS_SEED").unwrap_or_else(clock);
     let salt = test.bytes().fold(0u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
     (seed, Random(seed ^ salt.wrapping_mul(0x2545_f491_4f6c_dd1d)))
