@@ -452,7 +452,10 @@ fn a_damaged_identity_is_damage_and_hides_nothing() {
         spoil(&mut bytes);
         std::fs::write(&path, &bytes).unwrap();
 
-        let tree = fixture.dir.path().to_str().unwrap();
+        let tree = fixture.dir.path().join("mlruns");
+        std::fs::create_dir_all(tree.join("0")).unwrap();
+        std::fs::write(tree.join("0/meta.yaml"), "experiment_id: '0'\nname: Default\n").unwrap();
+        let tree = tree.to_str().unwrap();
         for arguments in [
             &["runs", "ls"][..],
             &["experiments", "show", "x"],

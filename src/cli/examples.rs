@@ -12,7 +12,8 @@ EXAMPLES:
   mlrs-db runs search \"metrics.loss < 0.1\"
   mlrs-db metrics plot 3f2a loss                  # 3f2a: the start of a run's id
 
-Every verb has examples: `mlrs-db runs ls --help`. A start of a run's id stands for the run, and so does its name.
+Every verb has examples: `mlrs-db runs ls --help`. A start of a run's id
+stands for the run, and so does its name.
 
 EXIT CODES:
   0 ok   1 failure   2 usage   3 not found   4 corruption   5 busy";
@@ -36,8 +37,9 @@ EXAMPLES:
   mlrs-db export ./out --tree team-b
   mlrs-db export ./out --rewrite-uris file:///old/place=file:///new/place
 
-What was imported and not changed since comes out with the same bytes. Without --tree, everything in the store is
-written as one tree; what has no place in it is listed.";
+What was imported and not changed since comes out with the same bytes. Without
+--tree, everything in the store is written as one tree; what has no place in
+it is listed.";
 
 pub(super) const EXPERIMENTS: &str = "\
 EXAMPLES:
@@ -143,24 +145,27 @@ EXAMPLES:
   mlrs-db verify
   mlrs-db verify --quiet --json | jq .findings
 
-Findings are damage (exit code 4), or no damage: torn tails (a write that was interrupted; what is before it is
-whole), conflicts (two experiments claim a name or an id, after a merge) and notes.";
+Findings are damage (exit code 4), or no damage: torn tails (a write that was
+interrupted; what is before it is whole), conflicts (two experiments claim a
+name or an id, after a merge) and notes.";
 
 pub(super) const COMPACT: &str = "\
 EXAMPLES:
   mlrs-db compact
   mlrs-db compact --json | jq .bytes_after
 
-Others may read and log meanwhile. The files that were replaced stay for ten minutes, for who still reads them; the
-next compact, gc or writer that closes removes them.";
+Others may read and log meanwhile. The files that were replaced stay for ten
+minutes, for who still reads them; the next compact, gc or writer that closes
+removes them.";
 
 pub(super) const GC: &str = "\
 EXAMPLES:
   mlrs-db gc --dry-run
   mlrs-db gc --older-than 30d
 
-Without --older-than, everything that is deleted goes (`mlrs-db runs ls --view deleted` lists the runs). Runs and
-experiments are deleted with the library, or were in the .trash of an imported tree.";
+Without --older-than, everything that is deleted goes (`mlrs-db runs ls --view
+deleted` lists the runs). Runs and experiments are deleted with the library,
+or were in the .trash of an imported tree.";
 
 pub(super) const COMPLETIONS: &str = "\
 EXAMPLES:
