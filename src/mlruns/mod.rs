@@ -168,6 +168,33 @@ pub mod fuzzing {
         let _ = crate::mlruns::metric_line::parse(bytes);
     }
 
+    /// The values of registers that only imports have. What is read is written again with the same meaning.
+    pub fn record(bytes: &[u8]) {
+        use crate::format::event::{Field, Value};
+        use crate::format::tree_record::KeptFiles;
+        use crate::mlruns::content::Content;
+        use crate::mlruns::metric_record::MetricRecord;
+        use crate::mlruns::shape::{Layout, Shape};
+
+        let value = Value::Bytes(bytes.to_vec());
+        if let Ok(Some(layout)) = Layout::from_value(&value) {
+            assert_eq!(Layout::from_value(&layout.to_value()).ok().flatten().as_ref(), Some(&layout));
+        }
+        if let Ok(Some(shape)) = Shape::from_value(&value) {
+            assert_eq!(Shape::from_value(&shape.to_value()).ok().flatten().as_ref(), Some(&shape));
+        }
+        if let Ok(Some(content)) = Content::from_value(&value) {
+            assert_eq!(Content::from_value(&content.to_value()).ok().flatten().as_ref(), Some(&content));
+        }
+        let _ = (Content::from_override(&value), MetricRecord::from_value(&value));
+        let mut kept = KeptFiles::default();
+        for field in [Field::SHAPE, Field::VERBATIM, Field::FILE, Field::METRIC_FILE] {
+            for key in ["meta.yaml", "metrics/loss", "inputs/1"] {
+                kept.add(field, key, value.borrow());
+            }
+        }
+    }
+
     /// A YAML file.
     pub fn yaml(bytes: &[u8]) {
         let _ = crate::mlruns::yaml_read::read(bytes);
