@@ -138,7 +138,11 @@ impl Child {
                 if done(&said) {
                     return;
                 }
-                assert!(Instant::now() < deadline, "{}: {what} took longer than {limit:?}: {said:?}", self.what);
+                assert!(
+                    Instant::now() < deadline,
+                    "{}: {what} took longer than {limit:?}: {said:?}",
+                    self.what
+                );
             }
             std::thread::sleep(Duration::from_micros(500));
         }
@@ -159,7 +163,11 @@ impl Child {
         self.process.kill().unwrap();
         let what = self.what.clone();
         let (status, said) = self.reap();
-        assert_eq!(status.signal(), Some(libc::SIGKILL), "{what} ended by itself: {status}; it said {said:?}");
+        assert_eq!(
+            status.signal(),
+            Some(libc::SIGKILL),
+            "{what} ended by itself: {status}; it said {said:?}"
+        );
         said
     }
 

@@ -71,7 +71,6 @@ pub fn write(args: &[String]) {
 /// A writer process as the test sees it.
 pub struct Writer {
     pub child: Child,
-    pub number: u64,
     pub scripts: Vec<Script>,
 }
 
@@ -86,8 +85,9 @@ pub struct Dead {
 
 impl Writer {
     pub fn spawn(store: &Path, shared: &str, seed: u64, number: u64) -> Self {
-        let args = [store.to_str().unwrap().to_owned(), shared.to_owned(), seed.to_string(), number.to_string()];
-        Self { child: Child::spawn("write", &args), number, scripts: Script::threads(seed, number) }
+        let args =
+            [store.to_str().unwrap().to_owned(), shared.to_owned(), seed.to_string(), number.to_string()];
+        Self { child: Child::spawn("write", &args), scripts: Script::threads(seed, number) }
     }
 
     pub fn wait_for_first_calls(&self) {
@@ -114,10 +114,17 @@ impl Dead {
     pub fn check(&mut self, store: &Store, shared: &crate::script::Shared) -> u64 {
         let Some(run) = &self.run else { return 0 };
         let mut extra = 0;
-        for ((script, acknowledged), known) in self.scripts.iter().zip(&self.acknowledged).zip(&mut self.found) {
+        for ((script, acknowledged), known) in
+            self.scripts.iter().zip(&self.acknowledged).zip(&mut self.found)
+        {
             let state = look(store, run, script, shared, true);
             let calls = calls_of(script, &state, *acknowledged);
-            assert_eq!(*known.get_or_insert(calls), calls, "thread {}: calls came or went later", script.token);
+            assert_eq!(
+                *known.get_or_insert(calls),
+                calls,
+                "thread {}: calls came or went later",
+                script.token
+            );
             extra += calls - acknowledged;
         }
         extra
@@ -131,7 +138,8 @@ impl Dead {
 /// Makes a store with the run that all writers share.
 pub fn make(path: &PathBuf) -> String {
     let store = Store::open(path).unwrap();
-    let run = store.experiment("writers").unwrap().start_run(mlrs_db::RunOptions::new().name("shared")).unwrap();
+    let run =
+        store.experiment("writers").unwrap().start_run(mlrs_db::RunOptions::new().name("shared")).unwrap();
     let id = run.id().to_owned();
     drop(run);
     store.close().unwrap();

@@ -8,13 +8,17 @@
 #![allow(unsafe_code)]
 
 mod child;
+mod copied;
 mod crowd;
 mod forked;
+mod full_disk;
 mod killed;
+mod many;
 mod script;
 mod stopped;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// SplitMix64: the same events for the same seed, as far as the scheduler lets them.
@@ -49,7 +53,8 @@ fn number(name: &str) -> Option<u64> {
 
 /// The seed of this run, and where chance begins for one test.
 pub(crate) fn random(test: &str) -> (u64, Random) {
-    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64 % 1_000_000_007);
+    let clock =
+        || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64 % 1_000_000_007);
     let seed = number("MLRS_SEED").unwrap_or_else(clock);
     let salt = test.bytes().fold(0u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
     (seed, Random(seed ^ salt.wrapping_mul(0x2545_f491_4f6c_dd1d)))
@@ -105,6 +110,15 @@ impl Drop for Place {
     }
 }
 
+/// Tells threads to end, also when the one that tells them panics.
+pub(crate) struct SetAtEnd<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Files below a directory: paths relative to it.
 pub(crate) fn files(root: &Path) -> Vec<PathBuf> {
     let (mut found, mut pending) = (Vec::new(), vec![root.to_path_buf()]);
@@ -134,6 +148,9 @@ fn child_process() {
         "crowd-read" => crowd::read(&args),
         "crowd-compact" => crowd::compact(&args),
         "crowd-delete" => crowd::delete(&args),
+        "short" => many::short(&args),
+        "full-disk" => full_disk::inside(&args),
+        "full-write" => full_disk::write(&args),
         "claim" => stopped::claim(&args),
         "fork-drop" => forked::drop_inherited(&args),
         "fork-log" => forked::log_inherited(&args),

@@ -84,7 +84,11 @@ pub struct Script {
 impl Script {
     /// The threads of the writer with this number.
     pub fn threads(seed: u64, writer: u64) -> Vec<Self> {
-        let script = |thread| Self { seed: seed ^ (writer * THREADS + thread), thread, token: writer * THREADS + thread };
+        let script = |thread| Self {
+            seed: seed ^ (writer * THREADS + thread),
+            thread,
+            token: writer * THREADS + thread,
+        };
         (0..THREADS).map(script).collect()
     }
 
@@ -133,7 +137,14 @@ impl Hand {
     pub fn new(script: Script, run: &Run, shared: &Run) -> Result<Self> {
         let points = run.series(&script.key("points"))?;
         let shared_points = shared.series("shared")?;
-        Ok(Self { script, run: run.clone(), points, shared: shared.clone(), shared_points, state: State::default() })
+        Ok(Self {
+            script,
+            run: run.clone(),
+            points,
+            shared: shared.clone(),
+            shared_points,
+            state: State::default(),
+        })
     }
 
     pub fn make(&mut self, call: Call) -> Result<()> {
