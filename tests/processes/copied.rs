@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use mlrs_db::{Error, Points, RunOptions, Store};
 
+use crate::child::{self, Child};
 use crate::killed::{Dead, Writer, make};
 use crate::script::look_at_shared;
 use crate::{Place, Random, cycles, files, random};
@@ -26,8 +27,8 @@ struct Copied {
 }
 
 /// Copies as `rsync -a FROM/{log,live,artifacts} TO` does, but in any order: the list with sizes and times first, then
-/// file by file into a temporary name, the time of the list, and a rename. Nothing is deleted. `all`: `--ignore-times`.
-fn rsync(from: &Path, to: &Path, all: bool, random: &mut Random) -> Copied {
+/// file by file into a temporary name, the time of the list, and a rename. Nothing is deleted. `always`: folders copied with `--ignore-times`.
+fn rsync(from: &Path, to: &Path, always: &[&str], random: &mut Random) -> Copied {
     let mut list: Vec<(PathBuf, u64, SystemTime)> = Vec::new();
     for folder in FOLDERS {
         for file in files(&from.join(folder)) {
@@ -44,7 +45,7 @@ fn rsync(from: &Path, to: &Path, all: bool, random: &mut Random) -> Copied {
     for (path, len, modified) in list {
         let target = to.join(&path);
         let same = fs::metadata(&target).is_ok_and(|m| m.len() == len && m.modified().unwrap() == modified);
-        if same && !all {
+        if same && !always.iter().any(|folder| path.starts_with(folder)) {
             copied.unchanged += 1;
             continue;
         }
@@ -112,7 +113,6 @@ fn copies_of_a_store_that_is_written_lose_and_double_nothing() {
         let (from, to) = (place.at("node"), place.at("home"));
         let shared = make(&from);
         Store::open(&to).unwrap().close().unwrap();
-        let all = random.one_in(2);
         let writers: Vec<Writer> =
             (0..WRITERS).map(|n| Writer::spawn(&from, &shared, seed ^ round << 20, n)).collect();
         writers.iter().for_each(Writer::wait_for_first_calls);
@@ -120,7 +120,7 @@ fn copies_of_a_store_that_is_written_lose_and_double_nothing() {
         for copy in 0..COPIES {
             std::thread::sleep(Duration::from_millis(random.between(1, 40)));
             node.put_artifact_bytes(&shared, &artifact(copy), &format!("models/{copy}.bin")).unwrap();
-            let done = rsync(&from, &to, all, &mut random);
+            let done = rsync(&from, &to, &["live"], &mut random);
             (copied, unchanged) = (copied + done.files, unchanged + done.unchanged);
             let ids: Vec<_> = writers.iter().map(|w| w.acknowledged().0).collect();
             holes += use_at_home(&to, &ids, copy, &mut random);
@@ -128,8 +128,8 @@ fn copies_of_a_store_that_is_written_lose_and_double_nothing() {
         std::thread::sleep(Duration::from_millis(random.between(1, 40)));
         let mut dead: Vec<Dead> = writers.into_iter().map(Writer::kill).collect();
         drop(node);
-        rsync(&from, &to, all, &mut random);
-        let what = format!("seed {seed}, store {round}, --ignore-times {all}");
+        rsync(&from, &to, &["live"], &mut random);
+        let what = format!("seed {seed}, store {round}");
         for (path, writing) in [(&from, false), (&to, false), (&to, true), (&to, false), (&from, true)] {
             println!("  {what}: {}, writing {writing}", path.file_name().unwrap().to_str().unwrap());
             let store = Store::options().read_only(!writing).open(path).unwrap();
@@ -161,4 +161,53 @@ fn copies_of_a_store_that_is_written_lose_and_double_nothing() {
          {unacknowledged} unacknowledged calls there, all whole",
         rounds * (COPIES + 1)
     );
+}
+
+/// `log-slowly STORE`: one point a millisecond and nothing else; says each.
+pub fn log_slowly(args: &[String]) {
+    let store = Store::open(&args[0]).unwrap();
+    let run = store.experiment("slow").unwrap().start_run(RunOptions::new()).unwrap();
+    child::say_word("run", run.id());
+    let series = run.series("points").unwrap();
+    for at in 0i64.. {
+        series.log_at(at, at, at as f64).unwrap();
+        child::say_count("points", at as u64 + 1);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A live file changes through its map, which changes neither its size nor, for long, its time: a copy that goes by these
+/// two takes it for unchanged. So `live/` is copied with `--ignore-times`, and then everything is there.
+#[test]
+fn live_files_are_copied_whatever_their_size_and_time() {
+    let (seed, mut random) = random("quick");
+    for (on, place) in
+        [("tmpfs, if there is room", Place::new()), ("the temporary directory", Place::in_temp())]
+    {
+        let (from, to) = (place.at("node"), place.at("home"));
+        let writer = Child::spawn("log-slowly", &[from.to_str().unwrap().to_owned()]);
+        let limit = Duration::from_secs(20);
+        writer.wait_until(limit, "the first points", |said| said.count("points") > 50);
+        rsync(&from, &to, &[], &mut random);
+        fs::copy(from.join("MLRS"), to.join("MLRS")).unwrap();
+        let before = writer.said().count("points");
+        writer.wait_until(limit, "more points", |said| said.count("points") > before + 50);
+        let said = writer.kill();
+        let count = |store: &Path| -> u64 {
+            let store = Store::options().read_only(true).open(store).unwrap();
+            let points: Points = store.history(&said.words["run"], "points").unwrap().collect().unwrap();
+            assert!(points.iter().zip(0..).all(|(p, at)| p.step == at));
+            points.len() as u64
+        };
+        rsync(&from, &to, &[], &mut random);
+        let by_time = count(&to);
+        rsync(&from, &to, &["live"], &mut random);
+        let acknowledged = said.count("points");
+        println!(
+            "quick check on {on}: seed {seed}: {acknowledged} points acknowledged, {by_time} copied by size and time, {} with live/ \
+             copied in any case",
+            count(&to)
+        );
+        assert!(count(&to) >= acknowledged && count(&to) == count(&from));
+    }
 }

@@ -95,6 +95,11 @@ impl Place {
         Self(Some(tempfile::Builder::new().prefix("mlrs-processes-").tempdir_in(parent).unwrap()))
     }
 
+    /// On the file system of temporary files, which is mostly a disk's.
+    pub(crate) fn in_temp() -> Self {
+        Self(Some(tempfile::Builder::new().prefix("mlrs-processes-").tempdir().unwrap()))
+    }
+
     pub(crate) fn at(&self, name: &str) -> PathBuf {
         self.0.as_ref().map(|directory| directory.path().join(name)).unwrap()
     }
@@ -148,6 +153,7 @@ fn child_process() {
         "crowd-read" => crowd::read(&args),
         "crowd-compact" => crowd::compact(&args),
         "crowd-delete" => crowd::delete(&args),
+        "log-slowly" => copied::log_slowly(&args),
         "short" => many::short(&args),
         "full-disk" => full_disk::inside(&args),
         "full-write" => full_disk::write(&args),
