@@ -12,10 +12,10 @@
 //! below it were synced, here or in frames). Both zero: never written. Without a check, one flipped bit in `released`
 //! would hide every point of the file.
 //!
-//! Sequences count the writer's points one after the other. A bulk append of the writer's own series takes one, too, and
-//! its batch says that sequences up to that are covered; in the file a record with series 4294967295 stands at its place.
-//! Readers stop there unless the batch is seen: if it was lost in a power cut, no later point may take the place of a lost
-//! one. A file that begins after bulk appends starts with `released` at their number.
+//! Sequences count the writer's points one after the other. A bulk append of the writer's own series takes one, too,
+//! and its batch says that sequences up to that are covered; in the file a record with series 4294967295 stands at its
+//! place. Readers stop there unless the batch is seen: if it was lost in a power cut, no later point may take the place
+//! of a lost one. A file that begins after bulk appends starts with `released` at their number.
 //!
 //! Block: slot 0 is its header (word 0: kind 1 = points, 2 = declarations; word 1: points: sequence of slot 1,
 //! declarations: index of this block among them; word 2: check of both; word 3: 0). Points: slots 1..2047 are records

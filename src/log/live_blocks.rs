@@ -1,7 +1,7 @@
 //! Blocks of a live file in memory, as their writer uses them.
 //!
-//! Contract: words are stored so that a record, header or declaration is whole for whoever sees its first word. Blocks of
-//! points that wait for a hand-over are read without any lock: they are not taken again before their release.
+//! Contract: words are stored so that a record, header or declaration is whole for whoever sees its first word. Blocks
+//! of points that wait for a hand-over are read without any lock: they are not taken again before their release.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

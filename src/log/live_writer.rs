@@ -390,15 +390,15 @@ impl LiveWriter {
         held.0.handed = held.0.handed.max(to);
     }
 
-    /// What could be released: the sequence up to which all is in frames, if that is news, and whether these frames must
-    /// be synced before.
+    /// What could be released: the sequence up to which all is in frames, if that is news, and whether these frames
+    /// must be synced before.
     pub(crate) fn releasable(&self, held: &Held<'_>) -> Option<(u64, bool)> {
         let state = &held.0;
         (state.handed > state.released).then_some((state.handed, state.synced > state.released))
     }
 
-    /// Gives back the blocks of records below `to`. Only under the segment lock, so that the word in the file never goes
-    /// back. System call: the word is in the file before a block of it is taken again.
+    /// Gives back the blocks of records below `to`. Only under the segment lock, so that the word in the file never
+    /// goes back. System call: the word is in the file before a block of it is taken again.
     pub(crate) fn release(&self, held: &mut Held<'_>, to: u64) -> Result<()> {
         let state = &mut held.0;
         state.file.write_cursor(self.seed, RELEASED_AT, to)?;

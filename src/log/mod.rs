@@ -5,6 +5,9 @@
 //! the end found now, and live points that frames cover are dropped. Every column states origin and first ordinal, so a
 //! point that is seen twice counts once.
 
+mod background;
+mod blob_reader;
+mod blob_writer;
 mod check;
 mod check_directory;
 mod column_reader;
@@ -18,6 +21,7 @@ mod recover;
 mod seal;
 mod segment_reader;
 mod segment_scan;
+mod segment_sync;
 mod segment_writer;
 mod sync_gate;
 mod writer;
@@ -34,7 +38,7 @@ pub(crate) use recover::{RecoverReport, recover_dead_writers};
 pub(crate) use seal::{compact_segments, holds_points_of, is_worth_sealing};
 pub(crate) use segment_reader::{Damage, Segment, SegmentState};
 pub(crate) use writer::{BulkColumn, LogWriter, SeriesNumber, WriterOptions};
-pub(crate) use writer_state::blob_address;
+pub(crate) use blob_writer::blob_address;
 #[cfg(test)]
 pub(crate) use {
     live_writer::{LiveOptions, LiveWriter},

@@ -69,14 +69,14 @@ struct BuiltBatch {
 /// A segment that this process appends to.
 #[derive(Debug)]
 pub(crate) struct SegmentWriter {
-    vfs: Arc<dyn Vfs>,
-    path: PathBuf,
-    file: Arc<dyn VfsFile>,
+    pub(super) vfs: Arc<dyn Vfs>,
+    pub(super) path: PathBuf,
+    pub(super) file: Arc<dyn VfsFile>,
     /// Says that the writer lives, also where it has no live file. Where locks cannot be had, others leave alone what
     /// has no footer.
     _lock: Option<Box<dyn HeldLock>>,
-    header: SegmentHeader,
-    offset: u64,
+    pub(super) header: SegmentHeader,
+    pub(super) offset: u64,
     hasher: blake3::Hasher,
     compression: Compression,
     declared: HashSet<u32>,
@@ -92,9 +92,9 @@ pub(crate) struct SegmentWriter {
     live_to: u64,
     last_crc: u32,
     /// Its name in the folder is durable.
-    entry_synced: bool,
+    pub(super) entry_synced: bool,
     /// Bytes that are durable.
-    synced_to: u64,
+    pub(super) synced_to: u64,
     buffer: Vec<u8>,
     scratch: Scratch,
 }
@@ -469,58 +469,6 @@ impl SegmentWriter {
             self.buffer.resize(garbage.clamp(FRAME_HEADER_BYTES, FILLER_BYTES_MAX), 0);
             self.end_frame(start, FrameKind::Filler, 0, 0);
             self.write_buffer(1)?;
-        }
-        Ok(())
-    }
-
-    /// What has to be synced so that everything written so far is durable; to be run with or without the segment lock.
-    pub(crate) fn sync_task(&self) -> Option<SyncTask> {
-        (self.synced_to < self.offset || !self.entry_synced).then(|| SyncTask {
-            segment: self.header.id,
-            to: self.offset,
-            file: (self.synced_to < self.offset).then(|| Arc::clone(&self.file)),
-            entry: (!self.entry_synced).then(|| Arc::clone(&self.vfs)),
-            path: self.path.clone(),
-        })
-    }
-
-    /// Takes note of a task that was run.
-    pub(crate) fn note_synced(&mut self, task: &SyncTask) {
-        if task.segment == self.header.id {
-            self.synced_to = self.synced_to.max(task.to);
-            self.entry_synced = true;
-        }
-    }
-
-    /// Makes everything written so far durable, the directory entry included. Never retried after a failure.
-    pub(crate) fn sync(&mut self) -> Result<()> {
-        if let Some(task) = self.sync_task() {
-            task.run()?;
-            self.note_synced(&task);
-        }
-        Ok(())
-    }
-}
-
-/// A sync of a segment as far as it was written at one moment.
-#[derive(Debug)]
-pub(crate) struct SyncTask {
-    segment: SegmentId,
-    to: u64,
-    file: Option<Arc<dyn VfsFile>>,
-    entry: Option<Arc<dyn Vfs>>,
-    path: PathBuf,
-}
-
-impl SyncTask {
-    /// Syncs the file, then its name.
-    pub(crate) fn run(&self) -> Result<()> {
-        if let Some(file) = &self.file {
-            file.sync_data().map_err(|e| Error::failed_sync(&self.path, e))?;
-        }
-        if let Some(vfs) = &self.entry {
-            let parent = self.path.parent().unwrap_or(Path::new("."));
-            vfs.sync_dir(parent).map_err(|e| Error::failed_sync(parent, e))?;
         }
         Ok(())
     }

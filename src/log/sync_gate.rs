@@ -1,8 +1,8 @@
 //! Group commit: callers that want everything synced share one sync.
 //!
-//! Contract: a call returns `Ok` only after a sync that began after the call did. While one runs, later callers wait, and
-//! the first of them then syncs for all who came meanwhile; so any number of callers costs two syncs. An error is told to
-//! the caller whose sync it was; what the others do next is up to `sync` itself, which refuses once it has failed.
+//! Contract: a call returns `Ok` only after a sync that began after the call did. While one runs, later callers wait,
+//! and the first of them then syncs for all who came meanwhile; so any number of callers costs two syncs. An error is
+//! told to the caller whose sync it was; what the others do next is up to `sync` itself, which refuses once it failed.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 

@@ -200,8 +200,8 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Appends an event and columns of this writer's own series in one write: all of it is in the log or nothing. Nothing
-    /// is synced; [`LogWriter::sync_if_always`] comes next, when the caller has let go of its locks.
+    /// Appends an event and columns of this writer's own series in one write: all of it is in the log or nothing.
+    /// Nothing is synced; [`LogWriter::sync_if_always`] comes next, when the caller has let go of its locks.
     pub(crate) fn append_event_with(&self, event: &Event, columns: &[BulkColumn<'_>]) -> Result<()> {
         {
             let mut side = self.open_side()?;

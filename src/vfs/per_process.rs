@@ -1,8 +1,8 @@
 //! A value that every process has for itself.
 //!
 //! Contract: in the process that made it, it is the value; in a forked child the first use makes another one, without
-//! taking, dropping or unlocking anything that was inherited: a thread of the parent that does not exist in the child may
-//! hold any of its locks. What was inherited is leaked there.
+//! taking, dropping or unlocking anything that was inherited: a thread of the parent that does not exist in the child
+//! may hold any of its locks. What was inherited is leaked there.
 
 #![allow(unsafe_code)]
 

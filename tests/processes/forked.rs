@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use mlrs_db::{Metric, Points, Run, RunOptions, Series, Store};
 
 use crate::child::{self, Child};
-use crate::{Place, cycles, random};
+use crate::{Place, SetAtEnd, cycles, random};
 
 /// No child may need longer, whatever the machine is doing; a deadlock never ends.
 const HANGS: Duration = Duration::from_secs(10);
@@ -179,6 +179,7 @@ pub fn beside_threads(args: &[String]) {
                 }
             });
         }
+        let _over = SetAtEnd(&over);
         for n in 0..forks {
             let pid = fork(|| {
                 child::die_with_parent();
@@ -189,7 +190,6 @@ pub fn beside_threads(args: &[String]) {
             });
             wait(pid, &format!("fork {n} beside threads"));
         }
-        over.store(true, Ordering::Relaxed);
     });
     drop(clones);
     drop(handles);

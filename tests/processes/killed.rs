@@ -71,7 +71,6 @@ pub fn write(args: &[String]) {
 /// A writer process as the test sees it.
 pub struct Writer {
     pub child: Child,
-    pub number: u64,
     pub scripts: Vec<Script>,
 }
 
@@ -88,7 +87,7 @@ impl Writer {
     pub fn spawn(store: &Path, shared: &str, seed: u64, number: u64) -> Self {
         let args =
             [store.to_str().unwrap().to_owned(), shared.to_owned(), seed.to_string(), number.to_string()];
-        Self { child: Child::spawn("write", &args), number, scripts: Script::threads(seed, number) }
+        Self { child: Child::spawn("write", &args), scripts: Script::threads(seed, number) }
     }
 
     pub fn wait_for_first_calls(&self) {

@@ -8,13 +8,17 @@
 #![allow(unsafe_code)]
 
 mod child;
+mod copied;
 mod crowd;
 mod forked;
+mod full_disk;
 mod killed;
+mod many;
 mod script;
 mod stopped;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// SplitMix64: the same events for the same seed, as far as the scheduler lets them.
@@ -91,6 +95,11 @@ impl Place {
         Self(Some(tempfile::Builder::new().prefix("mlrs-processes-").tempdir_in(parent).unwrap()))
     }
 
+    /// On the file system of temporary files, which is mostly a disk's.
+    pub(crate) fn in_temp() -> Self {
+        Self(Some(tempfile::Builder::new().prefix("mlrs-processes-").tempdir().unwrap()))
+    }
+
     pub(crate) fn at(&self, name: &str) -> PathBuf {
         self.0.as_ref().map(|directory| directory.path().join(name)).unwrap()
     }
@@ -103,6 +112,15 @@ impl Drop for Place {
         {
             eprintln!("kept for a look: {}", directory.keep().display());
         }
+    }
+}
+
+/// Tells threads to end, also when the one that tells them panics.
+pub(crate) struct SetAtEnd<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -135,6 +153,10 @@ fn child_process() {
         "crowd-read" => crowd::read(&args),
         "crowd-compact" => crowd::compact(&args),
         "crowd-delete" => crowd::delete(&args),
+        "log-slowly" => copied::log_slowly(&args),
+        "short" => many::short(&args),
+        "full-disk" => full_disk::inside(&args),
+        "full-write" => full_disk::write(&args),
         "claim" => stopped::claim(&args),
         "fork-drop" => forked::drop_inherited(&args),
         "fork-log" => forked::log_inherited(&args),

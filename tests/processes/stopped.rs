@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use mlrs_db::{Error, Points, RunOptions, Store};
 
 use crate::child::{self, Child, Watchdog};
-use crate::{Place, cycles, random};
+use crate::{Place, SetAtEnd, cycles, random};
 
 /// Claims of others give up after this.
 const PATIENCE_MS: u64 = 150;
@@ -139,14 +139,6 @@ fn a_stopped_writer_stops_nobody_else() {
         p99(going.into_inner().unwrap()),
     );
     assert!(busy > 0 && free > 0, "stops must meet both: {busy} inside the lock, {free} outside");
-}
-
-struct SetAtEnd<'a>(&'a AtomicBool);
-
-impl Drop for SetAtEnd<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// Opens, and reads what the stopped process and the other one logged.
