@@ -34,7 +34,7 @@ impl Shared {
         if handed.is_some_and(|handed| live.handed() > handed) { self.sync_segments() } else { Ok(()) }
     }
 
-    fn sync_segments(&self) -> Result<()> {
+    pub(super) fn sync_segments(&self) -> Result<()> {
         let tasks: Vec<SyncTask> = {
             let side = lock(&self.side);
             let open = [side.blobs.as_ref(), side.segment.as_ref()];

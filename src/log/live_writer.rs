@@ -16,11 +16,11 @@ use crate::format::declare::{Declaration, put_declaration};
 use crate::format::frame::seeded_crc;
 use crate::format::live::{
     BLOCK_DECLARATIONS, BLOCK_POINTS, BLOCK_RECORDS, LiveHeader, RELEASED_AT, SYNCED_AT, declaration_seed,
-    encode_block_header, encode_bulk_mark, encode_record, live_seed,
+    encode_block_header, encode_record, live_seed,
 };
 use crate::id::WriterId;
 use crate::limits::LIVE_BLOCK_BYTES;
-use crate::log::live_blocks::{BLOCK_WORDS, Block, RECORD_WORDS, Waiting};
+use crate::log::live_blocks::{BLOCK_WORDS, Block, RECORD_WORDS};
 use crate::log::live_file::{GROWTH_BLOCKS, LiveFile};
 use crate::log::live_path;
 use crate::log::writer::CLOSED;
@@ -48,22 +48,22 @@ pub(crate) struct Logged {
 }
 
 #[derive(Debug)]
-struct LiveState {
-    file: Arc<LiveFile>,
-    blocks: Vec<Block>,
-    free: Vec<usize>,
+pub(super) struct LiveState {
+    pub(super) file: Arc<LiveFile>,
+    pub(super) blocks: Vec<Block>,
+    pub(super) free: Vec<usize>,
     /// Blocks of points in the order of their sequences: (block, sequence of its first record).
-    points: VecDeque<(usize, u64)>,
+    pub(super) points: VecDeque<(usize, u64)>,
     /// The block that takes the next record, and its next slot.
-    current: Option<(usize, usize)>,
+    pub(super) current: Option<(usize, usize)>,
     /// Sequence of the next record.
-    sequence: u64,
+    pub(super) sequence: u64,
     /// Records below it are in frames.
-    handed: u64,
+    pub(super) handed: u64,
     /// The same, and their blocks were given back: with frames that are synced if the records were.
-    released: u64,
+    pub(super) released: u64,
     /// Records below it were synced in this file at some time.
-    synced: u64,
+    pub(super) synced: u64,
     /// Block and next word of the declarations, and how many such blocks there are.
     declarations: Option<(Block, usize)>,
     declaration_blocks: u64,
@@ -77,7 +77,7 @@ struct LiveState {
 
 impl LiveState {
     /// Records that the current block still takes.
-    fn room(&self) -> usize {
+    pub(super) fn room(&self) -> usize {
         self.current.map_or(0, |(_, slot)| (BLOCK_RECORDS + 1).saturating_sub(slot))
     }
 }
@@ -102,7 +102,7 @@ impl LiveState {
         }
     }
 
-    fn add_blocks(&mut self, blocks: Vec<Block>) {
+    pub(super) fn add_blocks(&mut self, blocks: Vec<Block>) {
         let first = self.blocks.len();
         self.free.extend(first..first + blocks.len());
         self.blocks.extend(blocks);
@@ -116,17 +116,17 @@ pub(crate) struct LiveWriter {
     path: PathBuf,
     header: LiveHeader,
     writer: WriterId,
-    seed: u64,
+    pub(super) seed: u64,
     options: LiveOptions,
-    state: Mutex<LiveState>,
+    pub(super) state: Mutex<LiveState>,
     /// Held by whoever makes the file longer; taken before `state`, or tried.
-    growing: Mutex<()>,
+    pub(super) growing: Mutex<()>,
     /// Notified when blocks became free.
-    space: Condvar,
+    pub(super) space: Condvar,
 }
 
 /// While it lives, nobody logs through this file.
-pub(crate) struct Held<'a>(MutexGuard<'a, LiveState>);
+pub(crate) struct Held<'a>(pub(super) MutexGuard<'a, LiveState>);
 
 impl fmt::Debug for LiveWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -177,11 +177,11 @@ impl LiveWriter {
         Ok(state)
     }
 
-    fn lock(&self) -> MutexGuard<'_, LiveState> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, LiveState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn may_grow(&self, state: &LiveState) -> bool {
+    pub(super) fn may_grow(&self, state: &LiveState) -> bool {
         ((state.blocks.len() + GROWTH_BLOCKS) * LIVE_BLOCK_BYTES) as u64 <= self.options.bytes_max
     }
 
@@ -303,7 +303,7 @@ impl LiveWriter {
     }
 
     /// Begins a block of points; one was reserved.
-    fn next_block(&self, state: &mut LiveState) -> Result<()> {
+    pub(super) fn next_block(&self, state: &mut LiveState) -> Result<()> {
         let Some(&index) = state.free.last() else { return Ok(()) };
         let first = state.sequence;
         let words = encode_block_header(self.seed, BLOCK_POINTS, first);
@@ -367,111 +367,9 @@ impl LiveWriter {
         Ok(state)
     }
 
-    /// Keeps everybody from logging until the guard is dropped.
-    pub(crate) fn hold(&self) -> Held<'_> {
-        Held(self.lock())
-    }
-
-    /// The window of points that wait for a hand-over.
-    pub(crate) fn waiting(&self, held: &Held<'_>) -> Waiting {
-        let state = &held.0;
-        let block = |(index, first): &(usize, u64)| Some((state.blocks.get(*index)?.clone(), *first));
-        Waiting {
-            blocks: state.points.iter().filter_map(block).collect(),
-            seed: self.seed,
-            from: state.handed,
-            to: state.sequence,
-            is_synced: state.synced > state.handed,
-        }
-    }
-
-    /// Records below `to` are in frames now; their blocks stay as they are until [`LiveWriter::release`].
-    pub(crate) fn hand(&self, held: &mut Held<'_>, to: u64) {
-        held.0.handed = held.0.handed.max(to);
-    }
-
-    /// What could be released: the sequence up to which all is in frames, if that is news, and whether these frames
-    /// must be synced before.
-    pub(crate) fn releasable(&self, held: &Held<'_>) -> Option<(u64, bool)> {
-        let state = &held.0;
-        (state.handed > state.released).then_some((state.handed, state.synced > state.released))
-    }
-
-    /// Gives back the blocks of records below `to`. Only under the segment lock, so that the word in the file never
-    /// goes back. System call: the word is in the file before a block of it is taken again.
-    pub(crate) fn release(&self, held: &mut Held<'_>, to: u64) -> Result<()> {
-        let state = &mut held.0;
-        state.file.write_cursor(self.seed, RELEASED_AT, to)?;
-        state.released = to;
-        while let Some(&(index, first)) = state.points.front() {
-            if first + BLOCK_RECORDS as u64 > to {
-                break;
-            }
-            state.points.pop_front();
-            state.free.push(index);
-        }
-        // What was the current block is full and may be taken again: the next record takes a new one.
-        if state.points.is_empty() {
-            state.current = None;
-        }
-        self.space.notify_all();
-        Ok(())
-    }
-
-    /// Makes sure that [`LiveWriter::burn`] finds a place: whether it does. All records are handed over.
-    pub(crate) fn has_room(&self, held: &mut Held<'_>) -> Result<bool> {
-        let state = &mut held.0;
-        if state.room() == 0
-            && state.free.is_empty()
-            && self.may_grow(state)
-            && let Ok(_growing) = self.growing.try_lock()
-        {
-            let blocks = state.file.grow(state.blocks.len())?;
-            state.add_blocks(blocks);
-        }
-        Ok(state.room() > 0 || !state.free.is_empty())
-    }
-
-    /// The number that the next record gets.
-    pub(crate) fn next_sequence(&self, held: &Held<'_>) -> u64 {
-        held.0.sequence
-    }
-
-    /// Gives the next number to a bulk append whose frame is written and says so. Should that frame be lost in a power
-    /// cut, the mark is a hole: no later point takes the place of a lost one.
-    pub(crate) fn burn(&self, held: &mut Held<'_>) {
-        let state = &mut *held.0;
-        let marked = self.put_mark(state);
-        state.sequence += 1;
-        state.handed = state.sequence;
-        if marked.is_err() {
-            // Behind a slot that was not written a reader might see the end; the next record takes a new block.
-            state.current = None;
-        }
-    }
-
-    fn put_mark(&self, state: &mut LiveState) -> Result<()> {
-        if state.room() == 0 {
-            self.next_block(state)?;
-        }
-        let Some((index, slot)) = state.current else { return Ok(()) };
-        if let Some(block) = state.blocks.get(index) {
-            let words = encode_bulk_mark(self.seed, state.sequence);
-            block.publish(slot * RECORD_WORDS, &words);
-            state.file.write_out(block, slot * RECORD_WORDS, &words)?;
-        }
-        state.current = Some((index, slot + 1));
-        Ok(())
-    }
-
     /// Refuses every later point.
     pub(crate) fn end(&self) {
         self.lock().ended = true;
-    }
-
-    /// Records below it are in frames.
-    pub(crate) fn handed(&self) -> u64 {
-        self.lock().handed
     }
 
     /// Makes all records durable that are still here. The segment was synced before.

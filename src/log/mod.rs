@@ -13,6 +13,7 @@ mod check_directory;
 mod column_reader;
 mod live_blocks;
 mod live_file;
+mod live_handover;
 mod live_reader;
 mod live_writer;
 mod origin_stream;
@@ -29,6 +30,7 @@ mod writer_state;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use blob_writer::blob_address;
 pub(crate) use check::{ColumnSpan, SegmentCheck, check_segment};
 pub(crate) use column_reader::{ColumnReader, DecodedColumn};
 pub(crate) use live_reader::{LiveWindow, read_live_window, read_live_windows};
@@ -38,7 +40,6 @@ pub(crate) use recover::{RecoverReport, recover_dead_writers};
 pub(crate) use seal::{compact_segments, holds_points_of, is_worth_sealing};
 pub(crate) use segment_reader::{Damage, Segment, SegmentState};
 pub(crate) use writer::{BulkColumn, LogWriter, SeriesNumber, WriterOptions};
-pub(crate) use blob_writer::blob_address;
 #[cfg(test)]
 pub(crate) use {
     live_writer::{LiveOptions, LiveWriter},

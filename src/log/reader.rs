@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 
 use crate::error::{Error, Result};
-use crate::format::blob::{BLOB_ENTITY, BlobFrame, decode_blob};
+use crate::format::blob::BLOB_ENTITY;
 use crate::format::declare::Declaration;
 use crate::format::directory::{EntityEntry, Extent, FrameEntry};
 use crate::format::event::{EntityKind, Event, Field, Value};
 use crate::format::event_record::{Record, decode_event, entities_of};
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameKind};
-use crate::id::{BlobId, SegmentId, Uid, WriterId};
+use crate::id::{SegmentId, Uid, WriterId};
 use crate::log::live_reader::LiveWindow;
 use crate::log::segment_reader::{Segment, SegmentState};
 use crate::log::{LOG_DIR, parse_segment_name};

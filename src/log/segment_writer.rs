@@ -24,7 +24,7 @@ use crate::format::live::{BATCH_PREFIX_BYTES, encode_batch_prefix};
 use crate::format::segment::{
     FOOTER_FRAME_BYTES, Footer, Replaced, SEGMENT_HEADER_BYTES, SegmentHeader, encode_replaced,
 };
-use crate::id::{BlobId, SegmentId, Uid};
+use crate::id::{BlobId, Uid};
 use crate::limits::{
     DIRECTORY_INTERVAL_BYTES, DIRECTORY_INTERVAL_COLUMNS, DIRECTORY_INTERVAL_POINTS, SUMMARY_POINTS_MIN,
 };

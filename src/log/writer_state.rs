@@ -1,4 +1,4 @@
-//! What the calls of a writer and its background thread share: hand-over, segments, syncing.
+//! What the calls of a writer and its background thread share: hand-over, segments, closing.
 //!
 //! Contract: everything here runs under the segment lock, or takes it; the live file's own lock is taken inside it and
 //! never the other way round. State advances only after a write succeeded.
@@ -7,21 +7,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
-use std::time::Instant;
 
 use crate::codec::axis::Axis;
 use crate::error::{Error, Result};
 use crate::format::batch::share_axes;
-use crate::format::blob::{encode_chunk, encode_manifest, encode_whole};
 use crate::format::declare::SeriesKey;
 use crate::format::live::LiveHeader;
 use crate::format::segment::{SegmentHeader, SegmentKind};
-use crate::id::{BlobId, Origin, SegmentId, StoreId, WriterId};
-use crate::limits::{BLOB_CHUNK_BYTES_MAX, COLUMN_POINTS_MAX};
+use crate::id::{Origin, SegmentId, StoreId, WriterId};
+use crate::limits::COLUMN_POINTS_MAX;
 use crate::log::live_blocks::Waiting;
 use crate::log::live_writer::{Held, LiveOptions, LiveWriter};
-use crate::log::seal::seal_segment;
-use crate::log::segment_writer::{BatchColumn, SegmentWriter, SyncTask};
+use crate::log::segment_writer::{BatchColumn, SegmentWriter};
 use crate::log::sync_gate::SyncGate;
 use crate::log::writer::{BulkColumn, CLOSED, EncodedEvent, SeriesNumber, WriterOptions};
 use crate::model::Points;

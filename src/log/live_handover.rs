@@ -1,0 +1,113 @@
+//! The live file as the segment side sees it: which points wait, are in frames, or may give their blocks back.
+//!
+//! Contract: `handed <= sequence` and `released <= handed`. Records below `handed` are in frames; a block is taken again
+//! only after `released`, which the file says before, has passed its last record. All of it under the segment lock.
+
+use crate::error::Result;
+use crate::format::live::{BLOCK_RECORDS, RELEASED_AT, encode_bulk_mark};
+use crate::log::live_blocks::{RECORD_WORDS, Waiting};
+use crate::log::live_writer::{Held, LiveState, LiveWriter};
+
+impl LiveWriter {
+    /// Keeps everybody from logging until the guard is dropped.
+    pub(crate) fn hold(&self) -> Held<'_> {
+        Held(self.lock())
+    }
+
+    /// The window of points that wait for a hand-over.
+    pub(crate) fn waiting(&self, held: &Held<'_>) -> Waiting {
+        let state = &held.0;
+        let block = |(index, first): &(usize, u64)| Some((state.blocks.get(*index)?.clone(), *first));
+        Waiting {
+            blocks: state.points.iter().filter_map(block).collect(),
+            seed: self.seed,
+            from: state.handed,
+            to: state.sequence,
+            is_synced: state.synced > state.handed,
+        }
+    }
+
+    /// Records below `to` are in frames now; their blocks stay as they are until [`LiveWriter::release`].
+    pub(crate) fn hand(&self, held: &mut Held<'_>, to: u64) {
+        held.0.handed = held.0.handed.max(to);
+    }
+
+    /// What could be released: the sequence up to which all is in frames, if that is news, and whether these frames
+    /// must be synced before.
+    pub(crate) fn releasable(&self, held: &Held<'_>) -> Option<(u64, bool)> {
+        let state = &held.0;
+        (state.handed > state.released).then_some((state.handed, state.synced > state.released))
+    }
+
+    /// Gives back the blocks of records below `to`. Only under the segment lock, so that the word in the file never
+    /// goes back. System call: the word is in the file before a block of it is taken again.
+    pub(crate) fn release(&self, held: &mut Held<'_>, to: u64) -> Result<()> {
+        let state = &mut held.0;
+        state.file.write_cursor(self.seed, RELEASED_AT, to)?;
+        state.released = to;
+        while let Some(&(index, first)) = state.points.front() {
+            if first + BLOCK_RECORDS as u64 > to {
+                break;
+            }
+            state.points.pop_front();
+            state.free.push(index);
+        }
+        // What was the current block is full and may be taken again: the next record takes a new one.
+        if state.points.is_empty() {
+            state.current = None;
+        }
+        self.space.notify_all();
+        Ok(())
+    }
+
+    /// Makes sure that [`LiveWriter::burn`] finds a place: whether it does. All records are handed over.
+    pub(crate) fn has_room(&self, held: &mut Held<'_>) -> Result<bool> {
+        let state = &mut held.0;
+        if state.room() == 0
+            && state.free.is_empty()
+            && self.may_grow(state)
+            && let Ok(_growing) = self.growing.try_lock()
+        {
+            let blocks = state.file.grow(state.blocks.len())?;
+            state.add_blocks(blocks);
+        }
+        Ok(state.room() > 0 || !state.free.is_empty())
+    }
+
+    /// The number that the next record gets.
+    pub(crate) fn next_sequence(&self, held: &Held<'_>) -> u64 {
+        held.0.sequence
+    }
+
+    /// Gives the next number to a bulk append whose frame is written and says so. Should that frame be lost in a power
+    /// cut, the mark is a hole: no later point takes the place of a lost one.
+    pub(crate) fn burn(&self, held: &mut Held<'_>) {
+        let state = &mut *held.0;
+        let marked = self.put_mark(state);
+        state.sequence += 1;
+        state.handed = state.sequence;
+        if marked.is_err() {
+            // Behind a slot that was not written a reader might see the end; the next record takes a new block.
+            state.current = None;
+        }
+    }
+
+    fn put_mark(&self, state: &mut LiveState) -> Result<()> {
+        if state.room() == 0 {
+            self.next_block(state)?;
+        }
+        let Some((index, slot)) = state.current else { return Ok(()) };
+        if let Some(block) = state.blocks.get(index) {
+            let words = encode_bulk_mark(self.seed, state.sequence);
+            block.publish(slot * RECORD_WORDS, &words);
+            state.file.write_out(block, slot * RECORD_WORDS, &words)?;
+        }
+        state.current = Some((index, slot + 1));
+        Ok(())
+    }
+
+    /// Records below it are in frames.
+    pub(crate) fn handed(&self) -> u64 {
+        self.lock().handed
+    }
+}
