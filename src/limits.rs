@@ -77,7 +77,7 @@ pub const DIRECTORY_INTERVAL_BYTES: u64 = 4 * 1024 * 1024;
 /// A directory frame is also written after so many columns: a reader sums up no more than these of a tail.
 pub const DIRECTORY_INTERVAL_COLUMNS: u64 = 1024;
 /// And after so many points: a reader decodes no more than about these for a latest value.
-pub const DIRECTORY_INTERVAL_POINTS: u64 = 128 * 1024;
+pub const DIRECTORY_INTERVAL_POINTS: u64 = 256 * 1024;
 /// A segment is sealed when it reaches this size.
 pub const SEGMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Block of a live file in bytes.

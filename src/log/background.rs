@@ -75,7 +75,7 @@ impl Shared {
             }
             // First of all, because whoever logs fast waits for it.
             if let Some(live) = self.live.get() {
-                let _ = self.noted(live.provide());
+                live.provide();
             }
             if asked || last_flush.elapsed() >= self.options.flush_interval {
                 let moved = {

@@ -15,7 +15,7 @@ use crate::limits::LIVE_BLOCK_BYTES;
 use crate::log::live_blocks::{Block, Memory};
 use crate::vfs::{HeldLock, OpenMode, Vfs, VfsFile};
 
-/// Blocks by which the file grows: 1 MiB.
+/// Blocks by which the file grows at least: 1 MiB.
 pub(super) const GROWTH_BLOCKS: usize = 16;
 /// Tries to create the file while somebody else looks at it.
 const CREATE_TRIES_MAX: usize = 100;
@@ -45,9 +45,9 @@ impl LiveFile {
         Ok(Self { path: path.to_path_buf(), file, mapped, _lock: lock })
     }
 
-    /// Makes the file longer by [`GROWTH_BLOCKS`] zeroed blocks behind the `known` ones.
-    pub(super) fn grow(&self, known: usize) -> Result<Vec<Block>> {
-        let len = GROWTH_BLOCKS * LIVE_BLOCK_BYTES;
+    /// Makes the file longer by zeroed blocks behind the `known` ones.
+    pub(super) fn grow(&self, known: usize, blocks: usize) -> Result<Vec<Block>> {
+        let len = blocks * LIVE_BLOCK_BYTES;
         let offset = (LIVE_HEADER_BYTES + known * LIVE_BLOCK_BYTES) as u64;
         self.file.write_all_at(&vec![0; len], offset).map_err(|e| Error::io("grow", &self.path, e))?;
         self.sync()?;
@@ -61,7 +61,7 @@ impl LiveFile {
             first_word: index * LIVE_BLOCK_BYTES / 8,
             offset: offset + (index * LIVE_BLOCK_BYTES) as u64,
         };
-        Ok((0..GROWTH_BLOCKS).map(block).collect())
+        Ok((0..blocks).map(block).collect())
     }
 
     /// Without a map the words go out by `pwrite`.

@@ -6,6 +6,7 @@
 use crate::error::Result;
 use crate::format::live::{BLOCK_RECORDS, RELEASED_AT, encode_bulk_mark};
 use crate::log::live_blocks::{RECORD_WORDS, Waiting};
+use crate::log::live_file::GROWTH_BLOCKS;
 use crate::log::live_writer::{Held, LiveState, LiveWriter};
 
 impl LiveWriter {
@@ -68,7 +69,7 @@ impl LiveWriter {
             && self.may_grow(state)
             && let Ok(_growing) = self.growing.try_lock()
         {
-            let blocks = state.file.grow(state.blocks.len())?;
+            let blocks = state.file.grow(state.blocks.len(), GROWTH_BLOCKS)?;
             state.add_blocks(blocks);
         }
         Ok(state.room() > 0 || !state.free.is_empty())

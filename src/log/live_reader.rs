@@ -179,9 +179,11 @@ impl LiveWindow {
         if kind != BLOCK_POINTS {
             return self.take_declarations(offset, block);
         }
-        for slot in 1..=BLOCK_RECORDS {
-            let Some(sequence) = number.checked_add(slot as u64 - 1) else { return };
-            let words = words_at(block, slot * LIVE_RECORD_BYTES);
+        self.records.reserve(BLOCK_RECORDS);
+        let records = block.chunks_exact(LIVE_RECORD_BYTES).skip(1);
+        for (at, record) in (0..).zip(records) {
+            let Some(sequence) = number.checked_add(at) else { return };
+            let words = record_words(record);
             match decode_record(seed, sequence, words) {
                 Some((series, point)) => self.records.push(LiveRecord { sequence, series, point }),
                 // Zeros end a block that was never full; anything else may be a torn record with valid ones behind it.
@@ -234,6 +236,12 @@ fn read_full(file: &dyn VfsFile, path: &Path, offset: u64, len: usize) -> Result
 
 fn word_at(bytes: &[u8], at: usize) -> u64 {
     Reader::new(bytes.get(at..).unwrap_or_default()).u64().unwrap_or(0)
+}
+
+/// The words of a record; zeros if it is too short.
+fn record_words(record: &[u8]) -> [u64; 4] {
+    let (words, _) = record.as_chunks::<8>();
+    words.try_into().map_or([0; 4], |words: [[u8; 8]; 4]| words.map(u64::from_le_bytes))
 }
 
 fn words_at(bytes: &[u8], at: usize) -> [u64; 4] {

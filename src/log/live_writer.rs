@@ -69,6 +69,8 @@ pub(super) struct LiveState {
     declaration_blocks: u64,
     /// By series number: whether this file declares it.
     declared: Vec<bool>,
+    /// Why the background could not enlarge the file: for the next call that needs space.
+    growth_error: Option<Error>,
     /// Nothing is logged any more.
     ended: bool,
     /// Records of one call before they are published: (block, word, words). Kept for its memory.
@@ -97,6 +99,7 @@ impl LiveState {
             declarations: None,
             declaration_blocks: 0,
             declared: Vec::new(),
+            growth_error: None,
             ended: false,
             group: Vec::new(),
         }
@@ -172,7 +175,7 @@ impl LiveWriter {
             file.write_cursor(live_seed(header.writer), RELEASED_AT, sequence)?;
         }
         let mut state = LiveState::new(file, sequence);
-        let blocks = state.file.grow(0)?;
+        let blocks = state.file.grow(0, GROWTH_BLOCKS)?;
         state.add_blocks(blocks);
         Ok(state)
     }
@@ -181,11 +184,17 @@ impl LiveWriter {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn may_grow(&self, state: &LiveState) -> bool {
-        ((state.blocks.len() + GROWTH_BLOCKS) * LIVE_BLOCK_BYTES) as u64 <= self.options.bytes_max
+    /// Blocks by which a file of `known` ones may still grow.
+    fn growth_left(&self, known: usize) -> usize {
+        let max = usize::try_from(self.options.bytes_max).unwrap_or(usize::MAX) / LIVE_BLOCK_BYTES;
+        max.saturating_sub(known)
     }
 
-    /// Waits until `wanted` blocks are free; grows the file, then waits for the hand-over, then gives up.
+    pub(super) fn may_grow(&self, state: &LiveState) -> bool {
+        self.growth_left(state.blocks.len()) >= GROWTH_BLOCKS
+    }
+
+    /// Waits until `wanted` blocks are free, and gives up after the stall timeout, or if the file cannot grow.
     fn reserve<'a>(
         &'a self,
         mut state: MutexGuard<'a, LiveState>,
@@ -193,15 +202,16 @@ impl LiveWriter {
         wake: &dyn Fn(),
     ) -> Result<MutexGuard<'a, LiveState>> {
         let deadline = Instant::now() + self.options.stall_timeout;
+        // An earlier one is no news.
+        state.growth_error = None;
         while state.free.len() < wanted {
-            // System calls: the background has not enlarged the file in time. If it is just doing that, wait for it.
-            if self.may_grow(&state)
-                && let Ok(_growing) = self.growing.try_lock()
-            {
-                let blocks = state.file.grow(state.blocks.len())?;
-                state.add_blocks(blocks);
-                continue;
+            if let Some(error) = state.growth_error.take() {
+                return Err(error);
             }
+            if state.ended {
+                return Err(Error::Poisoned { reason: CLOSED.into() });
+            }
+            // The background enlarges the file or takes points over: a disk that hangs must not hang the caller.
             wake();
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -210,7 +220,7 @@ impl LiveWriter {
                     holder: "points that the disk has not taken yet".into(),
                 });
             }
-            // System call: the disk is behind by all of `bytes_max`.
+            // System call: logging was faster than the background, or the disk is behind by all of `bytes_max`.
             state = self.space.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         Ok(state)
@@ -370,6 +380,7 @@ impl LiveWriter {
     /// Refuses every later point.
     pub(crate) fn end(&self) {
         self.lock().ended = true;
+        self.space.notify_all();
     }
 
     /// Makes all records durable that are still here. The segment was synced before.
@@ -389,24 +400,27 @@ impl LiveWriter {
         state.sequence > state.synced.max(state.released)
     }
 
-    /// Enlarges the file ahead of need, so that the logging thread does not have to. Others log meanwhile.
-    pub(crate) fn provide(&self) -> Result<()> {
+    /// Enlarges the file ahead of need, to twice its length; others log meanwhile.
+    pub(crate) fn provide(&self) {
         let _growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
         let (file, known) = {
             let state = self.lock();
             if state.free.len() >= FREE_BLOCKS_LOW || !self.may_grow(&state) {
-                return Ok(());
+                return;
             }
             (Arc::clone(&state.file), state.blocks.len())
         };
-        let blocks = file.grow(known)?;
+        let grown = file.grow(known, known.clamp(GROWTH_BLOCKS, self.growth_left(known)));
         let mut state = self.lock();
-        // Another file has taken its place meanwhile.
+        // Another file may have taken its place meanwhile.
         if Arc::ptr_eq(&file, &state.file) {
-            state.add_blocks(blocks);
+            match grown {
+                Ok(blocks) => state.add_blocks(blocks),
+                // Whoever waits for space gets it; if nobody does, nothing has happened.
+                Err(error) => state.growth_error = Some(error),
+            }
             self.space.notify_all();
         }
-        Ok(())
     }
 
     /// Whether somebody removed the file: what is logged to it now would be lost with this process.

@@ -27,6 +27,8 @@ use crate::limits::FRAME_BYTES_MAX;
 use crate::log::segment_scan::damage_of;
 use crate::vfs::{OpenMode, Vfs, VfsFile};
 
+/// What is read at first where a frame's length is not known.
+const SHORT_READ_BYTES: usize = 4096;
 /// Bytes before a mark's offset that its crc covers.
 const MARK_BYTES: u64 = 64;
 
@@ -225,12 +227,12 @@ impl Segment {
         let mut directories = Vec::new();
         let mut offset = last;
         while offset != 0 {
-            let header = self.frame_header(offset)?;
+            let (header, checked) = self.read_whole(offset)?;
             if header.kind != FrameKind::Directory || !header.is_known() {
                 let found = format!("{:?} version {}", header.kind, header.version);
                 return Err(Error::corrupt(&self.path, offset, "a directory frame", found));
             }
-            let directory = self.load_directory(offset, &header)?;
+            let directory = self.decode_directory(offset, &header, &checked)?;
             // Decoding made sure that `previous` lies before this one, so the loop ends.
             offset = directory.head.previous;
             directories.push(Arc::new(directory));
@@ -240,9 +242,12 @@ impl Segment {
     }
 
     pub(super) fn load_directory(&self, offset: u64, header: &FrameHeader) -> Result<LoadedDirectory> {
+        self.decode_directory(offset, header, &self.read_checked(offset, header)?)
+    }
+
+    fn decode_directory(&self, offset: u64, header: &FrameHeader, checked: &[u8]) -> Result<LoadedDirectory> {
         let payload_offset = offset + FRAME_HEADER_BYTES as u64;
-        let checked = self.read_checked(offset, header)?;
-        let head = DirectoryHead::decode(&checked, header.payload_len, offset)
+        let head = DirectoryHead::decode(checked, header.payload_len, offset)
             .map_err(|m| m.at(&self.path, payload_offset))?;
         Ok(LoadedDirectory { payload_offset, seed: frame_seed(self.header.id, offset), head })
     }
@@ -251,6 +256,24 @@ impl Segment {
     pub(crate) fn frame_header(&self, offset: u64) -> Result<FrameHeader> {
         let bytes = self.read(offset, FRAME_HEADER_BYTES)?;
         read_frame_header(&bytes, self.header.id, offset).map_err(|m| m.at(&self.path, offset))
+    }
+
+    /// Reads and checks a frame's header and the checked part of its payload; in one read if that is short.
+    fn read_whole(&self, offset: u64) -> Result<(FrameHeader, Vec<u8>)> {
+        let mut bytes = vec![0u8; SHORT_READ_BYTES];
+        let read = self.file.read_at(&mut bytes, offset).map_err(|e| Error::io("read", &self.path, e))?;
+        bytes.truncate(read);
+        let header =
+            read_frame_header(&bytes, self.header.id, offset).map_err(|m| m.at(&self.path, offset))?;
+        let end = FRAME_HEADER_BYTES + header.checked_len as usize;
+        if end > bytes.len() {
+            let checked = self.read_checked(offset, &header)?;
+            return Ok((header, checked));
+        }
+        bytes.truncate(end);
+        bytes.drain(..FRAME_HEADER_BYTES);
+        check_payload(&header, &bytes, self.header.id, offset).map_err(|m| m.at(&self.path, offset))?;
+        Ok((header, bytes))
     }
 
     /// Reads and checks the checked part of a frame's payload.

@@ -2,7 +2,7 @@
 //!
 //! Contract: one frame group per call, one `pwrite` per group; state advances only when the write succeeded, so after a
 //! full disk the same group is written again at the same offset. A directory frame closes every 4 MiB, 1024 columns
-//! or 128 Ki points, and a series is declared again after each, so that every such interval can be read by itself.
+//! or 256 Ki points, and a series is declared again after each, so that every such interval can be read by itself.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
