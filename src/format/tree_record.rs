@@ -49,7 +49,7 @@ impl KeptFiles {
             Field::VERBATIM if key == META => {
                 let original = bytes.get(GUARD_BYTES..).and_then(original_len);
                 self.yaml_verbatim += u64::from(original.is_some());
-                self.verbatim_bytes += original.unwrap_or(0);
+                self.add_bytes(original.unwrap_or(0));
             }
             // The file is counted where it is kept.
             Field::VERBATIM => self.yaml -= u64::from(key.starts_with("inputs/") && self.yaml > 0),
@@ -59,7 +59,7 @@ impl KeptFiles {
                 self.metric += 1;
                 self.metric_verbatim += u64::from(original);
                 if original && let Some(lengths) = bytes.get(METRIC_BYTES_AT..) {
-                    self.verbatim_bytes += Reader::new(lengths).varint().unwrap_or(0);
+                    self.add_bytes(Reader::new(lengths).varint().unwrap_or(0));
                 }
             }
             Field::FILE => self.add_file(key, bytes),
@@ -84,7 +84,12 @@ impl KeptFiles {
         } else {
             return;
         }
-        self.verbatim_bytes += original.unwrap_or(0);
+        self.add_bytes(original.unwrap_or(0));
+    }
+
+    /// A length is what a record says, and records may say anything.
+    fn add_bytes(&mut self, bytes: u64) {
+        self.verbatim_bytes = self.verbatim_bytes.saturating_add(bytes);
     }
 }
 
@@ -118,6 +123,18 @@ mod tests {
         for other in [&[CONTENT_DOCUMENT, 0][..], &[6], &[], &[CONTENT_BLOB, 1], &[CONTENT_INLINE]] {
             assert_eq!(original_len(other), None, "{other:?}");
         }
+    }
+
+    #[test]
+    fn lengths_past_all_bounds_do_not_overflow() {
+        let mut kept = KeptFiles::default();
+        let mut endless = vec![CONTENT_INLINE];
+        endless.extend([0xff; 9]);
+        endless.push(1);
+        for _ in 0..2 {
+            kept.add(Field::FILE, "metrics/loss", ValueRef::Bytes(&endless));
+        }
+        assert_eq!((kept.metric_verbatim, kept.verbatim_bytes), (2, u64::MAX));
     }
 
     #[test]

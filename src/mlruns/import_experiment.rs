@@ -82,12 +82,7 @@ impl Importer<'_> {
         let mut datasets = Vec::new();
         for item in self.list(path)? {
             match item.text() {
-                Some(META) if !item.is_dir => {
-                    if !plan.registers.contains_key(&(Field::SHAPE, META.to_owned())) {
-                        // Too large or unreadable: a file like any other.
-                        self.stray(&mut plan, path, &item, false, 0)?;
-                    }
-                }
+                Some(META) if !item.is_dir => self.undescribed(&mut plan, path, &item)?,
                 Some("tags") if item.is_dir => self.values(&mut plan, path, &item, Field::TAG)?,
                 Some("datasets") if item.is_dir => {
                     datasets = self.datasets(&mut plan, path, &item, &mut context)?
@@ -150,6 +145,12 @@ impl Importer<'_> {
             plan.set(Field::VERBATIM, META, content.to_override(described.guard()));
         }
         Ok(())
+    }
+
+    /// A `meta.yaml` that was too large or could not be read is a file like any other.
+    pub(super) fn undescribed(&mut self, plan: &mut EntityPlan, base: &Path, item: &Item) -> Result<()> {
+        let described = plan.registers.contains_key(&(Field::SHAPE, META.to_owned()));
+        if described { Ok(()) } else { self.stray(plan, base, item, false, 0) }
     }
 
     /// A directory of params or tags: a file per key.

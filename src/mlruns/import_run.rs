@@ -67,12 +67,7 @@ impl Importer<'_> {
         let mut metrics = None;
         for item in self.list(path)? {
             match item.text() {
-                Some(META) if !item.is_dir => {
-                    if !plan.registers.contains_key(&(Field::SHAPE, META.to_owned())) {
-                        // Too large or unreadable: a file like any other.
-                        self.stray(&mut plan, path, &item, false, 0)?;
-                    }
-                }
+                Some(META) if !item.is_dir => self.undescribed(&mut plan, path, &item)?,
                 Some("tags") if item.is_dir => self.values(&mut plan, path, &item, Field::TAG)?,
                 Some("params") if item.is_dir => self.values(&mut plan, path, &item, Field::PARAM)?,
                 Some("inputs") if item.is_dir => self.inputs(&mut plan, path, &item, &meta.id, experiment)?,

@@ -10,6 +10,7 @@ use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::metric_file::ExtraColumn;
 use super::{
     Entities, ExportOptions, ExportReport, ExportSource, Extra, ImportOptions, ImportReport, ImportTarget,
     PointBlock, PointReader, Progress, Registers, Which,
@@ -219,58 +220,21 @@ fn read_merged(
     let filter = PointFilter::default();
     loop {
         let (mut steps, mut timestamps, mut values) = (Vec::new(), Vec::new(), Vec::new());
-        let mut extras: BTreeMap<u8, ExtraBuilder> = BTreeMap::new();
+        let mut extras: BTreeMap<u8, ExtraColumn> = BTreeMap::new();
         let more = stream.next_points(&filter, BLOCK_POINTS, &mut |point, columns, at| {
             for extra in columns {
-                extras.entry(extra.kind).or_default().set(steps.len(), extra.get(at));
+                extras.entry(extra.kind).or_default().set(steps.len(), extra.get(at).to_vec());
             }
             steps.push(point.step);
             timestamps.push(point.timestamp_ms);
             values.push(point.value);
         })?;
-        let extras: Vec<Extra> = extras.into_iter().map(|(kind, e)| e.finish(kind, steps.len())).collect();
+        let extras: Vec<Extra> =
+            extras.into_iter().filter_map(|(kind, mut column)| column.take(kind, steps.len())).collect();
         sink(&PointBlock { steps: &steps, timestamps: &timestamps, values: &values, extras: &extras })?;
         if !more {
             return Ok(());
         }
-    }
-}
-
-/// An extra column made point by point; where a point has none, its value is empty.
-#[derive(Default)]
-struct ExtraBuilder {
-    places: HashMap<Vec<u8>, u32>,
-    dictionary: Vec<Vec<u8>>,
-    indices: Vec<u32>,
-}
-
-impl ExtraBuilder {
-    fn place(&mut self, value: &[u8]) -> u32 {
-        if let Some(place) = self.places.get(value) {
-            return *place;
-        }
-        let place = self.dictionary.len() as u32;
-        self.dictionary.push(value.to_vec());
-        self.places.insert(value.to_vec(), place);
-        place
-    }
-
-    fn fill(&mut self, len: usize) {
-        if self.indices.len() < len {
-            let empty = self.place(&[]);
-            self.indices.resize(len, empty);
-        }
-    }
-
-    fn set(&mut self, at: usize, value: &[u8]) {
-        self.fill(at);
-        let place = self.place(value);
-        self.indices.push(place);
-    }
-
-    fn finish(mut self, kind: u8, len: usize) -> Extra {
-        self.fill(len);
-        Extra { kind, dictionary: self.dictionary, indices: self.indices }
     }
 }
 
