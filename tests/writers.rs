@@ -3,7 +3,7 @@
 //! Contract: two nodes and a home, each with writers that are open at the same time and log to the same runs and keys;
 //! they are closed, dropped or killed (not one more byte is written), compact, and are copied home whole or in part. At
 //! its own store every acknowledged point of a writer is there exactly once and in order at any time; at home what a
-//! whole copy brought is there, a hole is told of only after copies in part, and in the end everything is everywhere it
+//! whole copy brought is there until one in part follows, holes are told of, and in the end everything is where it
 //! belongs. `MLRS_SOAK_CYCLES` sets the number of scripts, `MLRS_SEED` where they begin.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -318,6 +318,11 @@ impl World {
                         prop_assert_eq!(count, logged, "{}", &what);
                     } else if place == HOME {
                         prop_assert!(count <= logged, "{what}: {count} of {logged}");
+                        // A live file that came without the segment its points went to meanwhile shows less than the
+                        // older one did, until the rest comes.
+                        if self.in_part[known.home] {
+                            continue;
+                        }
                         let start: BTreeSet<u64> = all.into_iter().filter(|at| *at < copied).collect();
                         prop_assert_eq!(start.len() as u64, copied, "{}: came with a whole copy", &what);
                     } else {
