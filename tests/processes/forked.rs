@@ -175,7 +175,7 @@ pub fn beside_threads(args: &[String]) {
                     if over.load(Ordering::Relaxed) {
                         return;
                     }
-                    std::thread::sleep(Duration::from_millis(1 + at / 20));
+                    std::thread::sleep(Duration::from_millis(1 + at / 5));
                 }
             });
         }
@@ -183,7 +183,7 @@ pub fn beside_threads(args: &[String]) {
         for n in 0..forks {
             let pid = fork(|| {
                 child::die_with_parent();
-                handles.as_ref().unwrap().rounds(10 + n, 0..2);
+                handles.as_ref().unwrap().rounds(10 + n, 0..1 + n % 2);
                 if n % 2 == 0 {
                     drop(handles.take());
                 }
@@ -213,7 +213,7 @@ pub fn orphan(args: &[String]) {
     });
     for at in 3.. {
         handles.round(0, at);
-        std::thread::sleep(Duration::from_millis(1 + at / 20));
+        std::thread::sleep(Duration::from_millis(1 + at / 5));
     }
 }
 

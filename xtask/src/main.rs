@@ -7,6 +7,7 @@ mod bench_import;
 mod bench_open;
 mod fuzz;
 mod measure;
+mod soak;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,6 +16,8 @@ const USAGE: &str = "usage: cargo xtask <chore> [options]
   bench-import [--lines N] [--dir DIR] [--keep]   import and export of a generated mlruns tree: points/s, bytes, memory
   fuzz [--seconds N] [TARGET...]                  each fuzz target (all by default) for N seconds (60), after its inputs
   fuzz --regressions | --build                    the known inputs alone; building alone
+  soak TEST [--cycles N | --hours H] [--seed N]   a reliability test for as long: kill, crowd, stop, fork, orphan, many,
+                                                  full, copies, writers; goes on where it was ended (docs/reliability.md)
   bench-open [--runs N] [--dir DIR] [--keep]      open plus first answer: with the index, without, after kill -9";
 
 /// What a chore returns: text for people, no types of its own.
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
         "child-import" => bench_import::child_import(&rest),
         "child-export" => bench_import::child_export(&rest),
         "fuzz" => fuzz::run(&root(), &rest).map_err(Into::into),
+        "soak" => soak::run(&root(), &rest),
         "bench-open" => bench_open::run(&rest),
         "child-open" => bench_open::child_open(&rest),
         "child-log" => bench_open::child_log(&rest),
