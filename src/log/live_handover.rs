@@ -1,7 +1,7 @@
 //! The live file as the segment side sees it: which points wait, are in frames, or may give their blocks back.
 //!
-//! Contract: `handed <= sequence` and `released <= handed`. Records below `handed` are in frames; a block is taken again
-//! only after `released`, which the file says before, has passed its last record. All of it under the segment lock.
+//! Contract: `released <= handed <= sequence`. Records below `handed` are in frames; a block is taken again only after
+//! `released`, which the file says before, has passed its last record. All of it under the segment lock.
 
 use crate::error::Result;
 use crate::format::live::{BLOCK_RECORDS, RELEASED_AT, encode_bulk_mark};

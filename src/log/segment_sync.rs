@@ -1,6 +1,7 @@
 //! Making a segment that is being written durable.
 //!
-//! Contract: a sync that failed is never tried again. What is to be synced is a task, so that no lock is held meanwhile.
+//! Contract: a sync that failed is never tried again. What is to be synced is a task, so that no lock is held
+//! meanwhile.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
