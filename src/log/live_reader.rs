@@ -142,10 +142,13 @@ pub(crate) fn read_live_window(vfs: &dyn Vfs, path: &Path) -> Result<Option<Live
             window.damage.push((RELEASED_AT as u64, text.into()));
         }
     }
-    let released = window.released;
-    window.records.retain(|r| r.sequence >= released);
-    window.records.sort_unstable_by_key(|r| r.sequence);
-    window.records.dedup_by_key(|r| r.sequence);
+    // Blocks mostly lie in the order in which they were filled.
+    if !window.records.is_sorted_by(|a, b| a.sequence < b.sequence) {
+        window.records.sort_unstable_by_key(|r| r.sequence);
+        window.records.dedup_by_key(|r| r.sequence);
+    }
+    let start = window.records.partition_point(|r| r.sequence < window.released);
+    window.records.drain(..start);
     Ok(Some(window))
 }
 
