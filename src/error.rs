@@ -160,8 +160,11 @@ impl Error {
     /// Wraps an I/O error; full disks become [`Error::DiskFull`].
     pub(crate) fn io(action: &'static str, path: impl AsRef<Path>, source: io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
+        // What only looks needs no space, whatever a network file system calls it: its error is not to be repeated, and
+        // must never pass for damage.
+        let only_looks = matches!(action, "read" | "stat" | "measure" | "list");
         match source.raw_os_error() {
-            Some(libc::ENOSPC | libc::EDQUOT) => Self::DiskFull { action, path },
+            Some(libc::ENOSPC | libc::EDQUOT) if !only_looks => Self::DiskFull { action, path },
             _ => Self::Io { action, path, source },
         }
     }

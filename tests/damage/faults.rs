@@ -28,7 +28,8 @@ const FAULTS: [Fault; 7] = [
     Fault::Short(EIO),
 ];
 /// A read does not say that the disk is full; it may say that a file system went away.
-const READ_FAULTS: [Fault; 3] = [Fault::Error(EIO), Fault::Error(EINTR), Fault::Error(ESTALE)];
+const READ_FAULTS: [Fault; 4] =
+    [Fault::Error(EIO), Fault::Error(EINTR), Fault::Error(ESTALE), Fault::Error(ENOSPC)];
 const HANGS: Duration = Duration::from_secs(10);
 
 /// The script that runs now, for the watchdog; none ends it.
