@@ -179,13 +179,13 @@ pub fn inside(args: &[String]) {
             }
             std::fs::remove_file(&ballast).unwrap();
             let deadline = Instant::now() + RESUMES;
-            for way in 0..5 {
+            for (way, name) in WAYS.iter().enumerate() {
                 while !logger.call(way) {
                     let free = free_bytes(&mount_at);
                     assert!(
                         Instant::now() < deadline,
                         "{what}: '{}' does not go on with {free} bytes free",
-                        WAYS[way]
+                        name
                     );
                     std::thread::sleep(Duration::from_millis(5));
                 }
