@@ -52,7 +52,7 @@ impl Handles {
         self.run.log_param(&format!("p{token}-{at}"), "v").unwrap();
         self.run.set_tag(&format!("t{token}"), &at.to_string()).unwrap();
         self.store.experiment(&format!("claimed by {token}")).unwrap();
-        if at % 8 == 0 {
+        if at.is_multiple_of(8) {
             self.store.sync().unwrap();
         }
         let data = self.store.get_run(self.run.id()).unwrap();

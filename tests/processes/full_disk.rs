@@ -18,6 +18,8 @@ use crate::child::{self, Child, Watchdog};
 use crate::{Place, cycles, random};
 
 const DISK_MIB: usize = 24;
+/// Times that one disk is filled and freed.
+const CYCLES_PER_DISK: u64 = 3;
 const RESUMES: Duration = Duration::from_secs(10);
 /// A call of each kind must have been refused so often before the disk counts as full.
 const REFUSALS: u64 = 3;
@@ -43,6 +45,22 @@ fn mount(path: &Path) {
     // SAFETY: terminated strings that outlive the call; the namespace is this process's own.
     let done = unsafe { libc::mount(none, target.as_ptr(), kind, 0, options.as_ptr().cast()) };
     assert_eq!(done, 0, "mount: {}", std::io::Error::last_os_error());
+}
+
+fn unmount(path: &Path) {
+    let target = CString::new(path.to_str().unwrap()).unwrap();
+    // SAFETY: a terminated string; the namespace is this process's own.
+    let done = unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
+    assert_eq!(done, 0, "umount: {}", std::io::Error::last_os_error());
+}
+
+fn free_bytes(path: &Path) -> u64 {
+    let target = CString::new(path.to_str().unwrap()).unwrap();
+    // SAFETY: plain integers, for which zero is a value.
+    let mut answer: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: a terminated string and a place for the answer, both for the length of the call.
+    unsafe { libc::statvfs(target.as_ptr(), &mut answer) };
+    answer.f_bavail.saturating_mul(answer.f_frsize)
 }
 
 /// Fills the file system up to `left` bytes.
@@ -121,8 +139,14 @@ fn noise(at: i64) -> f64 {
 pub fn inside(args: &[String]) {
     let (place, cycles) = (Path::new(&args[0]), args[1].parse::<u64>().unwrap());
     let mut random = crate::Random(args[2].parse().unwrap());
-    for mapping in [SharedMapping::Auto, SharedMapping::Off] {
-        let mount_at = place.join(format!("{mapping:?}"));
+    // A new disk now and then: what is logged to a store fills it for good.
+    let mappings = [SharedMapping::Auto, SharedMapping::Off];
+    let disks =
+        (0..cycles.div_ceil(CYCLES_PER_DISK)).flat_map(|disk| mappings.map(|mapping| (disk, mapping)));
+    let mut totals = [(0, 0); 2];
+    for (disk, mapping) in disks {
+        let cycles = CYCLES_PER_DISK.min(cycles - disk * CYCLES_PER_DISK);
+        let mount_at = place.join(format!("{mapping:?}{disk}"));
         std::fs::create_dir(&mount_at).unwrap();
         mount(&mount_at);
         let (path, ballast) = (mount_at.join("store"), mount_at.join("ballast"));
@@ -155,9 +179,14 @@ pub fn inside(args: &[String]) {
             }
             std::fs::remove_file(&ballast).unwrap();
             let deadline = Instant::now() + RESUMES;
-            for way in 0..5 {
+            for (way, name) in WAYS.iter().enumerate() {
                 while !logger.call(way) {
-                    assert!(Instant::now() < deadline, "{what}: '{}' does not go on", WAYS[way]);
+                    let free = free_bytes(&mount_at);
+                    assert!(
+                        Instant::now() < deadline,
+                        "{what}: '{}' does not go on with {free} bytes free",
+                        name
+                    );
                     std::thread::sleep(Duration::from_millis(5));
                 }
             }
@@ -172,8 +201,13 @@ pub fn inside(args: &[String]) {
         let run = store.run(&id).unwrap();
         let logger = Logger { store: store.clone(), run, accepted, refused };
         logger.check(&store, &format!("{mapping:?}, opened again"));
-        child::say_count(&format!("accepted-{mapping:?}"), accepted.iter().sum());
-        child::say_count(&format!("refused-{mapping:?}"), refused.iter().sum());
+        let total = &mut totals[usize::from(mapping == SharedMapping::Off)];
+        *total = (total.0 + accepted.iter().sum::<u64>(), total.1 + refused.iter().sum::<u64>());
+        child::say_count(&format!("accepted-{mapping:?}"), total.0);
+        child::say_count(&format!("refused-{mapping:?}"), total.1);
+        drop(logger);
+        drop(store);
+        unmount(&mount_at);
     }
 }
 

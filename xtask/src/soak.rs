@@ -27,7 +27,7 @@ const CYCLES: &str = "MLRS_SOAK_CYCLES";
 const SECONDS: &str = "MLRS_SOAK_SECONDS";
 
 const TESTS: &[Test] = &[
-    Test { name: "kill", program: "processes", filter: "killed::", batch: 200, variable: CYCLES },
+    Test { name: "kill", program: "processes", filter: "killed::", batch: 100, variable: CYCLES },
     Test { name: "crowd", program: "processes", filter: "crowd::", batch: 60, variable: SECONDS },
     Test { name: "stop", program: "processes", filter: "stopped::", batch: 200, variable: CYCLES },
     Test { name: "fork", program: "processes", filter: "forked::forks_at_any", batch: 200, variable: CYCLES },
@@ -41,7 +41,7 @@ const TESTS: &[Test] = &[
     Test { name: "many", program: "processes", filter: "many::", batch: 20, variable: CYCLES },
     Test { name: "full", program: "processes", filter: "full_disk::", batch: 20, variable: CYCLES },
     Test { name: "copies", program: "processes", filter: "copied::copies", batch: 50, variable: CYCLES },
-    Test { name: "writers", program: "writers", filter: "scripts", batch: 2_000, variable: CYCLES },
+    Test { name: "writers", program: "writers", filter: "scripts", batch: 500, variable: CYCLES },
 ];
 
 /// What is done of one soak.
