@@ -73,11 +73,13 @@ pub(crate) struct MetricsCache {
     runs: HashMap<Uid, CachedRun>,
     items: usize,
     items_max: usize,
+    /// What was outdated for this view was thrown out.
+    swept: Option<Arc<View>>,
 }
 
 impl Default for MetricsCache {
     fn default() -> Self {
-        Self { runs: HashMap::new(), items: 0, items_max: CACHED_RUN_ITEMS_MAX }
+        Self { runs: HashMap::new(), items: 0, items_max: CACHED_RUN_ITEMS_MAX, swept: None }
     }
 }
 
@@ -97,7 +99,11 @@ impl MetricsCache {
     fn insert(&mut self, run: Uid, cached: CachedRun) {
         self.remove(run);
         let items = cached.items();
-        if self.items.saturating_add(items) > self.items_max {
+        let is_swept = self.swept.as_ref().is_some_and(|view| Arc::ptr_eq(view, &cached.view));
+        // Once for each view: all that is left then is current, and looking at it again would cost a search of many
+        // runs the square of their number.
+        if self.items.saturating_add(items) > self.items_max && !is_swept {
+            self.swept = Some(Arc::clone(&cached.view));
             self.runs.retain(|_, old| Arc::ptr_eq(&old.view, &cached.view));
             self.items = self.runs.values().map(CachedRun::items).sum();
         }
