@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use mlrs_db::mlruns::{ExportOptions, ImportOptions, ImportReport};
 use mlrs_db::{Error, Points, RunOptions, RunSearch, Store, ViewType};
 use proptest::prelude::*;
 
@@ -614,4 +615,111 @@ proptest! {
         prop_assert_eq!(orders[0].len() as i64, next);
         prop_assert!(orders.iter().all(|order| *order == orders[0]));
     }
+}
+
+/// A tree of one run, whose lines and param say which state it is in.
+fn tree(root: &Path, state: u32) {
+    let run = root.join("7/0123456789abcdef0123456789abcdef");
+    for name in ["metrics", "params", "tags", "artifacts"] {
+        fs::create_dir_all(run.join(name)).unwrap();
+    }
+    fs::create_dir_all(root.join(".trash")).unwrap();
+    fs::write(root.join("7/meta.yaml"), "artifact_location: file:///x/7\ncreation_time: 5\nexperiment_id: '7'\nlast_update_time: 6\nlifecycle_stage: active\nname: seven\n").unwrap();
+    fs::write(run.join("meta.yaml"), "artifact_uri: file:///x/7/0123456789abcdef0123456789abcdef/artifacts\nend_time: 2000\nentry_point_name: ''\nexperiment_id: '7'\nlifecycle_stage: active\nrun_id: 0123456789abcdef0123456789abcdef\nrun_name: first\nrun_uuid: 0123456789abcdef0123456789abcdef\nsource_name: ''\nsource_type: 4\nsource_version: ''\nstart_time: 1000\nstatus: 3\ntags: []\nuser_id: me\n").unwrap();
+    let lines: String = (0..100).map(|step| format!("{} {state}.5 {step}\n", 1000 + step)).collect();
+    fs::write(run.join("metrics/loss"), lines).unwrap();
+    fs::write(run.join("params/state"), state.to_string()).unwrap();
+    fs::write(run.join("artifacts/weights"), [state as u8; 99]).unwrap();
+}
+
+fn import(store: &Path, tree: &Path, replace: bool) -> ImportReport {
+    let store = Store::open(store).unwrap();
+    let options = ImportOptions { replace, ..ImportOptions::default() };
+    let report = store.import(tree, &options, &mut |_| {}).unwrap();
+    store.close().unwrap();
+    report
+}
+
+/// The states the runs of a store are in; each is in one only.
+fn states(store: &Path) -> Vec<String> {
+    let store = Store::open(store).unwrap();
+    let mut states = Vec::new();
+    for run in store.search_runs(&RunSearch::default()).unwrap().items {
+        let points: Points = store.history(&run.uid.to_string(), "loss").unwrap().collect().unwrap();
+        let state = run.params["state"].clone();
+        assert_eq!(points.steps, (0..100).collect::<Vec<_>>(), "{state}");
+        assert!(points.values.iter().all(|value| value.to_string() == format!("{state}.5")), "{state}");
+        assert_eq!(run.metrics["loss"].value.to_string(), format!("{state}.5"));
+        states.push(state);
+    }
+    states.sort_unstable();
+    states
+}
+
+fn assert_exports(store: &Path, tree: &Path) {
+    let work = tempfile::tempdir().unwrap();
+    let store = Store::open(store).unwrap();
+    store.export(&work.path().join("out"), &ExportOptions::default(), &mut |_| {}).unwrap();
+    let diff =
+        std::process::Command::new("diff").arg("-r").arg(tree).arg(work.path().join("out")).output().unwrap();
+    assert!(diff.status.success(), "{}", String::from_utf8_lossy(&diff.stdout));
+}
+
+#[test]
+fn a_run_that_was_taken_anew_stays_so_after_a_merge() {
+    let place = Place::new();
+    let (a, b, c, source) = (place.at("a"), place.at("b"), place.at("c"), place.at("tree"));
+    tree(&source, 1);
+    for store in [&a, &b, &c] {
+        assert_eq!(import(store, &source, false).problems_total, 0);
+    }
+    tree(&source, 2);
+    import(&a, &source, true);
+    assert_eq!(states(&a), ["2"]);
+    let id = "0123456789abcdef0123456789abcdef";
+    let open = Store::open(&a).unwrap();
+    assert_eq!(open.get_run(id).unwrap().params["state"], "2");
+    assert_eq!(fs::read(open.artifact_path(id, "weights").unwrap()).unwrap(), [2; 99]);
+    open.close().unwrap();
+    // A store that still has the old one, in both directions; and one that took the same state by itself.
+    import(&c, &source, true);
+    for (from, to) in [(&a, &b), (&b, &a), (&c, &b)] {
+        merge(from, to);
+        assert_eq!(states(to), ["2"]);
+        assert_exports(to, &source);
+        let again = import(to, &source, false);
+        let counts = (again.points_added, again.registers_written, again.problems_total);
+        assert_eq!(counts, (0, 0, 0), "{:?}", again.problems);
+    }
+    // Compaction and collection leave nothing of the old one, and take nothing of the new one.
+    let open = Store::open(&b).unwrap();
+    compact(&open);
+    open.gc(&mlrs_db::GcOptions::default()).unwrap();
+    open.close().unwrap();
+    assert_eq!(states(&b), ["2"]);
+    assert_exports(&b, &source);
+}
+
+#[test]
+fn stores_that_took_different_states_of_a_run_do_not_mix_them() {
+    let place = Place::new();
+    let (a, b, source) = (place.at("a"), place.at("b"), place.at("tree"));
+    tree(&source, 1);
+    for store in [&a, &b] {
+        import(store, &source, false);
+    }
+    for (store, state) in [(&a, 2), (&b, 3)] {
+        tree(&source, state);
+        import(store, &source, true);
+    }
+    merge(&a, &b);
+    assert_eq!(states(&b), ["2", "3"]);
+    let report = import(&b, &source, false);
+    assert_eq!(report.problems_total, 1, "{:?}", report.problems);
+    assert!(report.problems[0].text.contains("stores were merged"), "{:?}", report.problems);
+    assert_eq!(states(&b), ["2", "3"], "nothing is removed unasked");
+    import(&b, &source, true);
+    assert_eq!(states(&b), ["3"]);
+    assert_exports(&b, &source);
+    assert_eq!(import(&b, &source, true).problems_total, 0);
 }

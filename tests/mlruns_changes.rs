@@ -11,7 +11,7 @@ use mlruns_support::{Memory, difference, export_tree, import_tree, unpack};
 use mlrs_db::format::event::{EntityKind, Field, Value};
 use mlrs_db::format::input_tags::encode_input_tags;
 use mlrs_db::id::{Origin, Uid};
-use mlrs_db::mlruns::{ExportOptions, ImportOptions, export, import};
+use mlrs_db::mlruns::{ArtifactMode, Entities, ExportOptions, ImportOptions, export, import};
 
 const NOTHING: [String; 0] = [];
 
@@ -140,32 +140,189 @@ fn what_changed_otherwise_is_reported_and_left_unless_asked_for() {
     export_tree(&memory, &after);
     assert_eq!(difference(&before, &after), NOTHING);
 
-    import_tree(&tree, &mut memory, &ImportOptions { replace: true, ..ImportOptions::default() });
+    let report = import_tree(&tree, &mut memory, &REPLACE);
+    // What else changed of the run goes with it.
+    assert_eq!((report.points_added, report.problems_total), (4, 2), "{:?}", report.problems);
     let replaced = directory.path().join("replaced");
     export_tree(&memory, &replaced);
-    // Points are never taken back; all else is the tree's.
-    assert_eq!(difference(&tree, &replaced), [format!("7/{id}/metrics/loss")]);
+    assert_eq!(difference(&tree, &replaced), NOTHING);
+    let anew = the_run(&memory);
+    assert_ne!(anew, uid);
+    assert_eq!(memory.text(anew, Field::RUN_ID_TEXT, ""), Some(id));
+    assert_eq!(memory.metric(anew, "loss"), [(1000, 0.75, 0), (1001, 0.25, 1), (1002, 0.0, 2)]);
+    for options in [ImportOptions::default(), REPLACE] {
+        let again = import_tree(&tree, &mut memory, &options);
+        let counts = (again.points_added, again.registers_written, again.problems_total);
+        assert_eq!(counts, (0, 0, 0), "{:?}", again.problems);
+    }
+}
+
+const REPLACE: ImportOptions =
+    ImportOptions { tree: None, artifacts: ArtifactMode::Copy, strict: false, dry_run: false, replace: true };
+
+/// The only run there is.
+fn the_run(memory: &Memory) -> Uid {
+    match memory.uids(EntityKind::RUN)[..] {
+        [run] => run,
+        ref runs => panic!("{runs:?}"),
+    }
+}
+
+/// Imports and exports, and says what is not the same.
+fn taken(tree: &Path, memory: &mut Memory, options: &ImportOptions) -> (u64, Vec<String>) {
+    let report = import_tree(tree, memory, options);
+    let target = tempfile::tempdir().unwrap();
+    export_tree(memory, &target.path().join("out"));
+    (report.problems_total, difference(tree, &target.path().join("out")))
 }
 
 #[test]
-fn a_changed_param_stays_and_says_what_to_do() {
+fn a_changed_param_is_reported_and_taken_with_the_whole_run_if_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let (tree, run, uid) = small_tree(directory.path());
+    fs::write(run.join("artifacts/model.bin"), "weights").unwrap();
+    let mut memory = Memory::new(&directory.path().join("artifacts"));
+    import_tree(&tree, &mut memory, &ImportOptions::default());
+    let ours = memory.artifact_directory(uid).unwrap().join("ours");
+    fs::write(ours, "made here").unwrap();
+    fs::write(run.join("params/lr"), "0.2").unwrap();
+    for options in [ImportOptions::default(), ImportOptions { dry_run: true, ..REPLACE }] {
+        let before = memory.state();
+        let report = import_tree(&tree, &mut memory, &options);
+        assert_eq!(report.problems_total, 1, "{:?}", report.problems);
+        assert!(report.problems[0].path.ends_with("params/lr"));
+        let said = if options.replace { "the whole run was taken anew" } else { "(--replace takes" };
+        assert!(report.problems[0].text.contains(said), "{:?}", report.problems);
+        assert!(memory.state() == before);
+        assert_eq!(report.points_added, if options.replace { 3 } else { 0 });
+    }
+    // What only the store has stays with the run.
+    let added = format!("+7/{uid}/artifacts/ours");
+    assert_eq!(taken(&tree, &mut memory, &REPLACE), (1, vec![added.clone()]));
+    let second = the_run(&memory);
+    assert_eq!(memory.text(second, Field::PARAM, "lr").as_deref(), Some("0.2"));
+
+    // It grows, as any run, and changes again, in the end to what it was at first.
+    append(&run.join("metrics/loss"), "1002 0.125 2\n");
+    assert_eq!(taken(&tree, &mut memory, &REPLACE), (0, vec![added.clone()]));
+    assert_eq!(the_run(&memory), second);
+    let mut seen = vec![uid, second];
+    for (param, metric) in [("0.3", "1000 9.0 0\n"), ("0.2", "1000 0.5 0\n1001 0.25 1\n"), ("0.1", "")] {
+        fs::write(run.join("params/lr"), param).unwrap();
+        fs::write(run.join("metrics/loss"), metric).unwrap();
+        assert_eq!(taken(&tree, &mut memory, &REPLACE).1, [added.as_str()], "{param}");
+        assert!(!seen.contains(&the_run(&memory)));
+        seen.push(the_run(&memory));
+    }
+    // Another store that takes the same state gives it the same uid, whatever it had in between.
+    let mut other = Memory::new(&directory.path().join("other"));
+    import_tree(&small_tree(&directory.path().join("again")).0, &mut other, &ImportOptions::default());
+    import_tree(&tree, &mut other, &REPLACE);
+    assert_eq!(the_run(&other), *seen.last().unwrap());
+}
+
+#[test]
+fn a_run_that_was_changed_in_the_store_is_not_taken_anew() {
+    let edits: [fn(&mut Memory, Uid); 4] = [
+        |memory, run| memory.set(EntityKind::RUN, run, Field::TAG, "note", Value::Text("edited".into())),
+        |memory, run| memory.set(EntityKind::RUN, run, Field::STATUS, "", Value::Integer(5)),
+        |memory, run| memory.log(run, "loss", Origin::from_bytes([1; 16]), &[(5, 1005, 0.5)]),
+        |memory, run| memory.log(run, "ours", Origin::from_bytes([1; 16]), &[(5, 1005, 0.5)]),
+    ];
+    for (number, edit) in edits.into_iter().enumerate() {
+        let directory = tempfile::tempdir().unwrap();
+        let (tree, run, uid) = small_tree(directory.path());
+        let mut memory = Memory::new(&directory.path().join("artifacts"));
+        import_tree(&tree, &mut memory, &ImportOptions::default());
+        edit(&mut memory, uid);
+        // An import in between, which takes what it can, does not make the edit the tree's.
+        fs::write(run.join("tags/extra"), "x").unwrap();
+        import_tree(&tree, &mut memory, &ImportOptions::default());
+        fs::write(run.join("params/lr"), "0.2").unwrap();
+        fs::write(run.join("metrics/loss"), "1000 0.75 0\n").unwrap();
+        let report = import_tree(&tree, &mut memory, &REPLACE);
+        let texts: Vec<&str> = report.problems.iter().map(|p| &*p.text).collect();
+        assert!(texts[0].starts_with("was changed in the store ("), "{number}: {texts:?}");
+        assert!(texts.iter().filter(|text| text.contains("--tree NAME")).count() == 3, "{number}: {texts:?}");
+        assert_eq!(the_run(&memory), uid);
+        assert_eq!(memory.text(uid, Field::PARAM, "lr").as_deref(), Some("0.1"));
+        assert!(memory.metric(uid, "loss").len() >= 2, "{number}");
+        // What the text says to do works: the tree as it is now, beside the old one.
+        let named = ImportOptions { tree: Some("now".into()), ..ImportOptions::default() };
+        assert_eq!(import_tree(&tree, &mut memory, &named).problems_total, 0);
+        let target = directory.path().join("now");
+        let options = ExportOptions { tree: Some("now".into()), ..ExportOptions::default() };
+        export(&memory, &target, &options, &mut |_| {}).unwrap();
+        assert_eq!(difference(&tree, &target), NOTHING);
+    }
+}
+
+#[test]
+fn taking_a_run_anew_can_be_killed_anywhere() {
+    let directory = tempfile::tempdir().unwrap();
+    for (number, again) in [ImportOptions::default(), REPLACE].into_iter().enumerate() {
+        let mut writes = 0;
+        loop {
+            let work = directory.path().join(format!("{number}-{writes}"));
+            let (tree, run, uid) = small_tree(&work);
+            fs::write(run.join("artifacts/model.bin"), "weights").unwrap();
+            let mut memory = Memory::new(&work.join("artifacts"));
+            import_tree(&tree, &mut memory, &ImportOptions::default());
+            fs::write(run.join("metrics/loss"), "1000 0.75 0\n1001 0.25 1\n1002 0.0 2\n").unwrap();
+            fs::write(run.join("tags/note"), "another").unwrap();
+            memory.writes_left = Some(writes);
+            let killed = import(&tree, &mut memory, &REPLACE, &mut |_| {}).is_err();
+            memory.writes_left = None;
+            // Either the old state is there or the new one is whole.
+            let old = memory.kind(uid).unwrap().is_some();
+            assert!(old == killed && (!old || memory.metric(uid, "loss").len() == 2));
+            let options = if writes == 0 { &REPLACE } else { &again };
+            let (problems, differences) = taken(&tree, &mut memory, options);
+            assert_eq!(differences, NOTHING, "{writes}");
+            assert!(problems == 0 || writes == 0);
+            let mut undisturbed = Memory::new(&work.join("undisturbed"));
+            import_tree(&small_tree(&work.join("before")).0, &mut undisturbed, &ImportOptions::default());
+            import_tree(&tree, &mut undisturbed, &REPLACE);
+            assert_eq!(the_run(&memory), the_run(&undisturbed));
+            if !killed {
+                break;
+            }
+            writes += 1;
+        }
+        assert!(writes >= 4, "the run, its points, their records, the end of the old one: {writes}");
+    }
+}
+
+#[test]
+fn trees_with_the_same_run_do_not_take_it_from_each_other() {
     let directory = tempfile::tempdir().unwrap();
     let (tree, run, uid) = small_tree(directory.path());
     let mut memory = Memory::new(&directory.path().join("artifacts"));
     import_tree(&tree, &mut memory, &ImportOptions::default());
     fs::write(run.join("params/lr"), "0.2").unwrap();
-    let report =
-        import_tree(&tree, &mut memory, &ImportOptions { replace: true, ..ImportOptions::default() });
-    assert_eq!(report.problems_total, 1, "{:?}", report.problems);
-    assert!(report.problems[0].text.contains("--tree"), "{:?}", report.problems);
-    assert_eq!(memory.text(uid, Field::PARAM, "lr").as_deref(), Some("0.1"));
-    // What the text says to do works: the tree as it is now, beside the old one.
-    let named = ImportOptions { tree: Some("now".into()), ..ImportOptions::default() };
+    import_tree(&tree, &mut memory, &REPLACE);
+    // Its uid is gone with the run that was replaced, not for good.
+    let named = ImportOptions { tree: Some("other".into()), ..REPLACE };
     assert_eq!(import_tree(&tree, &mut memory, &named).problems_total, 0);
-    let target = directory.path().join("now");
-    let options = ExportOptions { tree: Some("now".into()), ..ExportOptions::default() };
-    export(&memory, &target, &options, &mut |_| {}).unwrap();
-    assert_eq!(difference(&tree, &target), NOTHING);
+    fs::write(run.join("params/lr"), "0.3").unwrap();
+    for options in [&named, &REPLACE] {
+        assert_eq!(import_tree(&tree, &mut memory, options).problems_total, 1);
+        assert_eq!(import_tree(&tree, &mut memory, options).problems_total, 0);
+    }
+    let runs = memory.uids(EntityKind::RUN);
+    assert_eq!(runs.len(), 2);
+    for run in &runs {
+        assert_eq!(memory.text(*run, Field::PARAM, "lr").as_deref(), Some("0.3"));
+        assert_eq!(memory.text(*run, Field::RUN_ID_TEXT, ""), Some(uid.to_string()));
+    }
+    // What was removed for good stays so.
+    for run in runs {
+        memory.set(EntityKind::RUN, run, Field::PURGED, "", Value::Flag(true));
+    }
+    for options in [&named, &REPLACE] {
+        assert_eq!(import_tree(&tree, &mut memory, options).problems_total, 1);
+    }
+    assert_eq!(memory.uids(EntityKind::RUN), []);
 }
 
 #[test]

@@ -106,6 +106,95 @@ fn one_tree_from_two_paths_is_one_tree_after_a_merge() {
     }
 }
 
+/// Files below a directory of every run: (run directory, file).
+fn files_in_runs(tree: &Path, below: &str) -> Vec<(PathBuf, PathBuf)> {
+    let list = |path: &Path| -> Vec<PathBuf> {
+        std::fs::read_dir(path).into_iter().flatten().map(|e| e.unwrap().path()).collect()
+    };
+    let mut found = Vec::new();
+    for run in list(tree).iter().chain(&list(&tree.join(".trash"))).flat_map(|e| list(e)) {
+        let files = list(&run.join(below)).into_iter().filter(|file| file.is_file());
+        found.extend(files.map(|file| (run.clone(), file)));
+    }
+    found.sort();
+    found
+}
+
+/// All that is answered about runs: by id, with the parent's.
+fn answers(store: &Store) -> Vec<String> {
+    let all = RunSearch { max_results: 1000, view: mlrs_db::ViewType::All, ..RunSearch::default() };
+    let mut answers = Vec::new();
+    for found in store.search_runs(&all).unwrap().items {
+        let run = store.get_run(&found.id).unwrap();
+        let mut line = format!("{} {:?} {:?} {:?} {:?}", run.id, run.params, run.tags, run.inputs, run.name);
+        if let Some(parent) = run.tags.get("mlflow.parentRunId") {
+            line.push_str(&store.get_run(parent).unwrap().id);
+        }
+        for metric in store.metrics(&found.id).unwrap() {
+            let points: Points = store.history(&found.id, &metric.key).unwrap().collect().unwrap();
+            line.push_str(&format!(
+                " {} {} {:?}",
+                metric.key,
+                metric.latest.value.to_bits(),
+                points.values.iter().map(|v| v.to_bits()).collect::<Vec<_>>()
+            ));
+        }
+        for artifact in store.list_artifacts(&found.id, "").unwrap() {
+            line.push_str(&format!(" {artifact:?}"));
+        }
+        answers.push(line);
+    }
+    answers.sort();
+    answers
+}
+
+/// Every run with a metric or a param changes where nothing can be taken back: `replace` takes it, and the store
+/// answers like one that never knew the tree before.
+#[test]
+fn changed_trees_of_three_versions_are_taken_with_replace() {
+    for version in ["1.22.0", "2.22.5", "3.18.0"] {
+        let directory = unpack(version);
+        let tree = directory.path().join("mlruns");
+        let work = tempfile::tempdir().unwrap();
+        let store = Store::open(work.path().join("store")).unwrap();
+        store.import(&tree, &ImportOptions::default(), &mut |_| {}).unwrap();
+        let mut changed = std::collections::BTreeSet::new();
+        for (run, file) in files_in_runs(&tree, "metrics").into_iter().step_by(2) {
+            let text = std::fs::read_to_string(&file).unwrap();
+            std::fs::write(&file, format!("1700000000000 0.625 0\n{text}")).unwrap();
+            changed.insert(run);
+        }
+        for (run, file) in files_in_runs(&tree, "params").into_iter().step_by(3) {
+            std::fs::write(&file, "another").unwrap();
+            changed.insert(run);
+        }
+        assert!(changed.len() > 3, "{version}");
+        let options = ImportOptions { replace: true, ..ImportOptions::default() };
+        let look = ImportOptions { dry_run: true, ..options.clone() };
+        let look = store.import(&tree, &look, &mut |_| {}).unwrap();
+        let report = store.import(&tree, &options, &mut |_| {}).unwrap();
+        assert_eq!((look.problems, look.points_added), (report.problems.clone(), report.points_added));
+        let told = |run: &PathBuf| {
+            report.problems.iter().any(|p| p.path.starts_with(run) && p.text.contains("taken anew"))
+        };
+        assert!(changed.iter().all(told), "{version}: {:?}", report.problems);
+        let fresh = Store::open(work.path().join("fresh")).unwrap();
+        fresh.import(&tree, &ImportOptions::default(), &mut |_| {}).unwrap();
+        let expected = answers(&fresh);
+        assert_eq!(answers(&store), expected, "{version}");
+        store.compact(&mut |_| {}).unwrap();
+        store.gc(&mlrs_db::GcOptions { older_than_ms: u64::MAX, dry_run: false }).unwrap();
+        store.close().unwrap();
+        let store = Store::open(work.path().join("store")).unwrap();
+        assert_eq!(answers(&store), expected, "{version}");
+        let again = store.import(&tree, &options, &mut |_| {}).unwrap();
+        assert_eq!((again.points_added, again.registers_written), (0, 0), "{version}");
+        let exported = work.path().join("exported");
+        store.export(&exported, &ExportOptions::default(), &mut |_| {}).unwrap();
+        assert_same(&tree, &exported);
+    }
+}
+
 fn files_of(tree: &Path, run: &str, key: &str) -> PathBuf {
     let below = |path: &Path| std::fs::read_dir(path).unwrap().map(|e| e.unwrap().path());
     let experiments = below(tree).chain(below(&tree.join(".trash")));

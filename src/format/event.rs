@@ -89,6 +89,9 @@ impl Field {
     pub const FILE: Self = Self(43);
     /// Bytes, keyed by metric key: what has been imported of a metric file (length, hash, spelling).
     pub const METRIC_FILE: Self = Self(44);
+    /// Uid of the run that a run was taken anew from, by an import that replaced it: the first one; with key "last"
+    /// the one before. (run)
+    pub const REPLACES: Self = Self(45);
 
     /// Integer: live records of the writer below this sequence are in frames that others wrote (recovery) or folded
     /// (compaction); of several events the greatest number counts. (writer)

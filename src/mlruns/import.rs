@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::content::{Content, INLINE_BYTES_MAX};
 use super::export::{is_purged, layout_of};
+use super::import_anew::complete_operations;
 use super::path::{key_of, safe_path};
 use super::plan::{EntityPlan, GONE, META};
 use super::report::{ImportOptions, ImportReport, Progress};
@@ -98,6 +99,10 @@ pub(super) struct Importer<'a> {
     pub(super) identity: TreeIdentity,
     /// Experiments and runs that the tree has.
     pub(super) seen: HashSet<Uid>,
+    /// Runs that were taken anew, by the first uid each had.
+    pub(super) replacements: HashMap<Uid, Vec<Uid>>,
+    /// Only looks, and tells nobody how far it is.
+    pub(super) quiet: bool,
     /// For the bytes of metric files.
     pub(super) buffer: Vec<u8>,
 }
@@ -112,7 +117,21 @@ impl<'a> Importer<'a> {
     ) -> Self {
         let (state, report) = (Progress::default(), ImportReport::default());
         let (identity, seen, buffer) = (TreeIdentity::default(), HashSet::new(), Vec::new());
-        Self { root, target, options, progress, state, report, dry, identity, seen, buffer }
+        let (replacements, quiet) = (HashMap::new(), false);
+        Self {
+            root,
+            target,
+            options,
+            progress,
+            state,
+            report,
+            dry,
+            identity,
+            seen,
+            replacements,
+            quiet,
+            buffer,
+        }
     }
 
     fn run(mut self) -> Result<ImportReport> {
@@ -138,6 +157,9 @@ impl<'a> Importer<'a> {
         plan.set(Field::NAME, "", Value::Text(self.identity.name.clone()));
         plan.set(Field::SOURCE, "", Value::Bytes(self.identity.source.clone()));
         self.commit(plan, root)?;
+        for (first, run) in self.target.references(EntityKind::RUN, Field::REPLACES)? {
+            self.replacements.entry(first).or_default().push(run);
+        }
         for found in experiments {
             self.experiment(&found)?;
         }
@@ -428,11 +450,15 @@ impl<'a> Importer<'a> {
     pub(super) fn commit(&mut self, plan: EntityPlan, directory: &Path) -> Result<()> {
         let current = self.target.registers(plan.uid)?;
         let mut differences = Vec::new();
-        let operations = plan.operations(&current, self.options.replace, &mut differences)?;
+        let (uid, state) = (plan.uid, (plan.kind == EntityKind::RUN).then(|| plan.state()));
+        let mut operations = plan.operations(&current, self.options.replace, &mut differences)?;
         for difference in differences {
             let path = super::path::safe_path(&difference.file)
                 .map_or(directory.to_path_buf(), |p| directory.join(p));
             self.report.problem(path, None, difference.text);
+        }
+        if let Some(state) = state {
+            complete_operations(uid, &current, state, &mut operations);
         }
         self.apply(operations)
     }

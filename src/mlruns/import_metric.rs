@@ -2,7 +2,7 @@
 //!
 //! Contract: the points of a file have one origin, hashed from run and key, and their ordinals are their order in
 //! the file. Points that the store has already are compared, not written again. A file whose imported beginning
-//! changed is reported and left: points are never taken back.
+//! changed is reported and left: points are never taken back, but the whole run can be taken anew (`import_anew`).
 
 use std::fs::File;
 use std::io::Read;
@@ -14,7 +14,7 @@ use super::import::Importer;
 use super::metric_file::{MetricParser, MetricSink, Parsed, without_first};
 use super::metric_record::MetricRecord;
 use super::path::safe_path;
-use super::plan::GONE;
+use super::plan::{GONE, IMPORT_BESIDE, TAKE_ANEW};
 use super::{EXTRA_SPELLING, EXTRA_TAIL, ImportTarget, PointBlock, Registers, Which};
 use crate::error::{Error, Result};
 use crate::format::event::{EntityKind, Field, Operation, Value};
@@ -112,27 +112,50 @@ impl Store<'_> {
 }
 
 impl Importer<'_> {
-    /// Imports the metric files of a run, then says in one event what was imported.
+    /// Imports the metric files of a run, then says in one event what was imported. Returns whether all were.
     pub(super) fn metrics(
         &mut self,
         run: Uid,
         directory: &Path,
         files: Vec<(String, PathBuf)>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let current = self.target.registers(run)?;
         self.report_gone(directory, &current);
         let mut operations = Vec::new();
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.resize(READ_BYTES, 0);
+        let mut complete = true;
         for (key, file) in files {
             self.report.metric_files += 1;
             let before = self.report.bytes;
-            self.metric(run, &key, &file, &current, &mut buffer, &mut operations)?;
+            complete &= self.metric(run, &key, &file, &current, &mut buffer, &mut operations)?;
             // Parts of it may not have been read, or read twice.
             self.report.bytes = before + std::fs::metadata(&file).map_or(0, |m| m.len());
         }
         self.buffer = buffer;
-        self.apply(operations)
+        self.apply(operations)?;
+        Ok(complete)
+    }
+
+    /// Whether a metric file is no continuation of what the store has of it.
+    pub(super) fn metric_changed(
+        &mut self,
+        run: Uid,
+        key: &str,
+        path: &Path,
+        current: &Registers,
+    ) -> Result<bool> {
+        // One that cannot be read says nothing.
+        if File::open(path).is_err() {
+            return Ok(false);
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(READ_BYTES, 0);
+        let (report, dry) = (std::mem::take(&mut self.report), std::mem::replace(&mut self.dry, true));
+        self.quiet = true;
+        let taken = self.metric(run, key, path, current, &mut buffer, &mut Vec::new());
+        (self.report, self.dry, self.quiet, self.buffer) = (report, dry, false, buffer);
+        taken.map(|taken| !taken)
     }
 
     /// Metric files that an earlier import brought and that the run has no more.
@@ -152,6 +175,7 @@ impl Importer<'_> {
         }
     }
 
+    /// Imports one metric file. Returns whether all of it is in the store.
     fn metric(
         &mut self,
         run: Uid,
@@ -160,7 +184,7 @@ impl Importer<'_> {
         current: &Registers,
         buffer: &mut [u8],
         operations: &mut Vec<Operation>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let set = |field: Field, key: &str, value: Value| Operation {
             kind: EntityKind::RUN,
             uid: run,
@@ -172,7 +196,7 @@ impl Importer<'_> {
             Ok(file) => file,
             Err(e) => {
                 self.report.problem(path, None, format!("cannot be read ({e}); left out"));
-                return Ok(());
+                return Ok(false);
             }
         };
         let mut hasher = blake3::Hasher::new();
@@ -202,7 +226,7 @@ impl Importer<'_> {
                 let length = file.metadata().map_err(|e| Error::io("read", path, e))?.len();
                 if unchanged_so_far && length == record.bytes {
                     self.report.points += record.parsed.points;
-                    return Ok(());
+                    return Ok(true);
                 }
                 unchanged_so_far = false;
             } else if record.parsed.unterminated {
@@ -213,13 +237,15 @@ impl Importer<'_> {
             line_start = tail;
         }
         if !unchanged_so_far {
-            self.report.problem(path, None, "its beginning changed since it was imported; points are never taken back, so the store's were kept (for the tree's, import it under another name: --tree NAME)");
+            let text = format!(
+                "its beginning changed since it was imported; the store's was kept ({})",
+                self.advice()
+            );
+            self.report.problem(path, None, text);
             self.report.points += record.map_or(0, |record| record.parsed.points);
-            return Ok(());
+            return Ok(false);
         }
-        // Not of the tree: a run's id is its own, wherever its files are.
-        let derived = || Origin::derived("mlruns metric", &[run.as_bytes(), key.as_bytes()]);
-        let origin = record.as_ref().map_or_else(derived, |record| record.origin);
+        let origin = record.as_ref().map_or_else(|| import_origin(run, key), |record| record.origin);
         let stored = self.target.points_stored(run, key, origin)?;
         let mut store = Store {
             target: &mut *self.target,
@@ -249,9 +275,11 @@ impl Importer<'_> {
             parser.feed(piece, &mut store)?;
             bytes += count as u64;
             self.report.bytes += count as u64;
-            self.state.bytes = self.report.bytes;
-            self.state.points = self.report.points + parser.points();
-            (self.progress)(&self.state);
+            if !self.quiet {
+                self.state.bytes = self.report.bytes;
+                self.state.points = self.report.points + parser.points();
+                (self.progress)(&self.state);
+            }
         }
         let parsed = parser.finish(&mut store)?;
         let Store { same, added, problems, problems_total, .. } = store;
@@ -264,12 +292,9 @@ impl Importer<'_> {
         }
         self.report.points += parsed.points;
         if !same {
-            self.report.problem(
-                path,
-                None,
-                "differs from the points that an earlier, interrupted import stored; those were kept",
-            );
-            return Ok(());
+            let text = "differs from the points that an earlier, interrupted import stored; those were kept";
+            self.report.problem(path, None, format!("{text} ({})", self.advice()));
+            return Ok(false);
         }
         self.report.points_added += added;
         let file_key = format!("metrics/{key}");
@@ -287,7 +312,7 @@ impl Importer<'_> {
                 }
             }
             self.report.metric_verbatim += u64::from(bytes > 0);
-            return Ok(());
+            return Ok(true);
         }
         if current.get(&as_file).is_some_and(|(_, value)| *value != Value::Absent) {
             operations.push(set(Field::FILE, &file_key, Value::Absent));
@@ -297,14 +322,24 @@ impl Importer<'_> {
         self.report.metric_respelled += u64::from(parsed.respelled > 0);
         let digest = long(&hasher);
         if record.as_ref().is_some_and(|record| record.bytes == bytes && record.digest == digest) {
-            return Ok(());
+            return Ok(true);
         }
         let original = if parsed.verbatim { self.blob_of(path, bytes)?.map(Content::Blob) } else { None };
         let tail_bytes = if parsed.unterminated { tail.bytes } else { 0 };
         let record = MetricRecord { origin, bytes, digest, parsed, tail_bytes, original };
         operations.push(set(Field::METRIC_FILE, key, record.to_value()));
-        Ok(())
+        Ok(true)
     }
+
+    /// How to get the tree's state of what is not taken back.
+    fn advice(&self) -> &'static str {
+        if self.options.replace { IMPORT_BESIDE } else { TAKE_ANEW }
+    }
+}
+
+/// Whose the points of a metric file are. Not the tree's: a run's id is its own, wherever its files are.
+pub(super) fn import_origin(run: Uid, key: &str) -> Origin {
+    Origin::derived("mlruns metric", &[run.as_bytes(), key.as_bytes()])
 }
 
 /// What a per-point column says of a point; nothing where there is no such column.
@@ -337,7 +372,7 @@ fn read_some(file: &mut File, buffer: &mut [u8], path: &Path) -> Result<usize> {
 }
 
 /// Feeds `length` bytes to the hasher, or fewer if the file is shorter: how many.
-fn hash_prefix(
+pub(super) fn hash_prefix(
     file: &mut File,
     hasher: &mut blake3::Hasher,
     buffer: &mut [u8],

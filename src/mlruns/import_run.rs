@@ -1,7 +1,7 @@
 //! Import of a run: its `meta.yaml`, params, tags, inputs, artifacts, and the walk over its metric files.
 //!
 //! Contract: a run keeps its id as identity if its directory is named by it and nothing else in the store has it;
-//! otherwise its identity is hashed from tree and path, and the id is a text beside it.
+//! otherwise, and when it was taken anew (`import_anew`), its identity is hashed and the id is a text beside it.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -52,7 +52,9 @@ impl Importer<'_> {
                     _ => None,
                 });
         }
-        let uid = self.run_uid(&name, &meta.id, path, experiment)?;
+        let first = self.run_uid(&name, &meta.id, path, experiment)?;
+        let mut generations = self.generations(first, experiment)?;
+        let uid = generations.uid;
         if self.is_left_out(uid, path)? {
             return Ok(());
         }
@@ -80,12 +82,15 @@ impl Importer<'_> {
         if let Some(metrics) = metrics {
             self.find_metrics(&mut plan, path, &metrics, &mut files)?;
         }
+        self.plan_anew(&mut plan, &mut generations, &meta.id, path, &files)?;
+        let uid = plan.uid;
         self.commit(plan, path)?;
         let artifacts = path.join("artifacts");
         if artifacts.is_dir() {
             self.copy_artifacts(uid, &artifacts)?;
         }
-        self.metrics(uid, path, files)
+        let complete = self.metrics(uid, path, files)?;
+        self.retire(&generations, path, complete)
     }
 
     fn run_uid(&mut self, name: &str, id: &str, path: &Path, experiment: &ExperimentContext) -> Result<Uid> {
@@ -97,11 +102,15 @@ impl Importer<'_> {
             Ok(own) if name == id => own,
             _ => return Ok(derived),
         };
-        if self.target.kind(derived)?.is_some() {
+        if self.target.kind(derived)?.is_some() || !self.taken_from(derived, experiment)?.is_empty() {
             return Ok(derived);
         }
-        if self.target.kind(own)?.is_none() {
+        if !self.taken_from(own, experiment)?.is_empty() {
             return Ok(own);
+        }
+        if self.target.kind(own)?.is_none() {
+            // Not one that is gone because another tree's run was taken anew.
+            return Ok(if self.replacements.contains_key(&own) { derived } else { own });
         }
         let registers = self.target.registers(own)?;
         let is = |field: Field, uid: Uid| {

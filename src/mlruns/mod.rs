@@ -17,6 +17,7 @@ mod export_experiment;
 mod export_files;
 mod export_run;
 mod import;
+mod import_anew;
 mod import_experiment;
 mod import_metric;
 mod import_run;
@@ -106,6 +107,18 @@ pub trait Entities {
         Ok(owned)
     }
 
+    /// The entities of a kind whose `field` names another: that one, and who names it. An implementation with an index
+    /// overrides this.
+    fn references(&self, kind: EntityKind, field: Field) -> Result<Vec<(Uid, Uid)>> {
+        let mut found = Vec::new();
+        for uid in self.entities(kind)? {
+            if let Some((_, Value::Uid(named))) = self.registers(uid)?.get(&(field, String::new())) {
+                found.push((*named, uid));
+            }
+        }
+        Ok(found)
+    }
+
     /// Where the artifacts of a run are or would be; the directory need not exist.
     fn artifact_directory(&self, run: Uid) -> Result<PathBuf>;
 }
@@ -139,6 +152,8 @@ pub trait ImportTarget: Entities + PointReader {
     fn commit(&mut self, operations: Vec<Operation>) -> Result<Stamp>;
     /// How many points of an origin a series has; the next ordinal.
     fn points_stored(&self, run: Uid, key: &str, origin: Origin) -> Result<u64>;
+    /// The metrics of a run, each with everybody whose points it has.
+    fn origins(&self, run: Uid) -> Result<Vec<(String, Origin)>>;
     /// Appends at most 4,096 points; `first_ordinal` is what [`ImportTarget::points_stored`] would say.
     fn put_points(
         &mut self,

@@ -23,6 +23,11 @@ pub(super) const META: &str = "meta.yaml";
 /// What is said of something that an earlier import brought and that the tree has no more.
 pub(super) const GONE: &str = "no longer in the tree; the store keeps it";
 
+/// What to do about a run whose points or params changed, which are never taken back.
+pub(super) const TAKE_ANEW: &str = "--replace takes the tree's: the whole run anew";
+/// The same, where that is no way.
+pub(super) const IMPORT_BESIDE: &str = "for the tree's, import it under another name: --tree NAME";
+
 /// Registers that an entity's own file determines.
 const META_FIELDS: &[Field] = &[
     Field::NAME,
@@ -87,6 +92,19 @@ impl EntityPlan {
             }
         }
         short(hasher.finalize().as_bytes())
+    }
+
+    /// Params that the tree changed since it was imported.
+    pub(super) fn changed_params(&self, current: &Registers) -> Result<Vec<String>> {
+        let layout = current.get(&(Field::SHAPE, LAYOUT.to_owned()));
+        let layout = layout.map_or(Ok(None), |(_, value)| Layout::from_value(value))?;
+        if layout.is_some_and(|layout| layout.values == self.values()) {
+            return Ok(Vec::new());
+        }
+        let params = self.registers.iter().filter(|((field, _), _)| *field == Field::PARAM);
+        let changed =
+            params.filter(|(name, value)| current.get(*name).is_some_and(|(_, present)| present != *value));
+        Ok(changed.map(|((_, key), _)| key.clone()).collect())
     }
 
     /// What is missing in the store, most binding first; the layout, which says "all of this is in", comes last.
@@ -249,7 +267,7 @@ impl EntityPlan {
     }
 }
 
-fn is_meta(field: Field, key: &str) -> bool {
+pub(super) fn is_meta(field: Field, key: &str) -> bool {
     META_FIELDS.contains(&field) || (matches!(field, Field::SHAPE | Field::VERBATIM) && key == META)
 }
 
@@ -278,14 +296,12 @@ fn take_changed(
         Some(at) if present.0 <= at => "differs from what was imported",
         _ => "was changed in the store",
     };
+    let advice = if replace { IMPORT_BESIDE } else { TAKE_ANEW };
     let replace = replace && field != Field::PARAM;
     let text = if replace {
         format!("{who}; the tree's state was taken")
     } else if field == Field::PARAM {
-        format!(
-            "{who}; params never change, so the store's value was kept (for the tree's, import it under another name: \
-             --tree NAME)"
-        )
+        format!("{who}; the store's value was kept ({advice})")
     } else {
         format!("{who}; the store's state was kept (--replace takes the tree's)")
     };

@@ -33,7 +33,8 @@ pub struct ImportOptions {
     pub strict: bool,
     /// Only look; the report is that of an import.
     pub dry_run: bool,
-    /// Take files that changed since they were imported, over what the store has.
+    /// Take files that changed since they were imported, over what the store has. A run with a changed param, or a
+    /// metric file that did not only grow, is taken anew as a whole, unless it was changed in the store.
     pub replace: bool,
 }
 

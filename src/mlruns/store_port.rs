@@ -154,6 +154,11 @@ impl Entities for Port<'_> {
         Ok(owned.map(|e| e.uid()).collect())
     }
 
+    fn references(&self, kind: EntityKind, field: Field) -> Result<Vec<(Uid, Uid)>> {
+        let state = self.store.inner().lock_state();
+        Ok(state.catalog.of_kind(kind).filter_map(|e| Some((e.reference(field)?, e.uid()))).collect())
+    }
+
     fn artifact_directory(&self, run: Uid) -> Result<PathBuf> {
         let state = self.store.inner().lock_state();
         let entity = state.catalog.run(run).ok_or_else(|| Error::not_found("run", run.to_string()))?;
@@ -263,6 +268,12 @@ impl ImportTarget for Port<'_> {
         }
         let ends = known.as_ref().map(|(_, ends)| ends);
         Ok(ends.and_then(|e| e.get(&(key.to_owned(), origin))).copied().unwrap_or(0))
+    }
+
+    fn origins(&self, run: Uid) -> Result<Vec<(String, Origin)>> {
+        let series = self.run_series(run)?;
+        let of_run = series.iter().filter(|(series, _)| series.owner == OwnerKind::RUN);
+        Ok(of_run.flat_map(|(s, parts)| parts.iter().map(|p| (s.key.to_string(), p.origin))).collect())
     }
 
     fn put_points(

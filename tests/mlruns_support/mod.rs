@@ -54,6 +54,13 @@ impl Memory {
         }
     }
 
+    /// Only the tombstone is left.
+    pub fn is_purged(&self, uid: Uid) -> bool {
+        self.entities
+            .get(&uid)
+            .is_some_and(|(_, registers)| registers.contains_key(&(Field::PURGED, String::new())))
+    }
+
     /// What a user of the API does.
     pub fn set(&mut self, kind: EntityKind, uid: Uid, field: Field, key: &str, value: Value) {
         self.commit(vec![Operation { kind, uid, field, key: key.into(), value }]).unwrap();
@@ -112,7 +119,7 @@ impl Memory {
 
 impl Entities for Memory {
     fn kind(&self, uid: Uid) -> Result<Option<EntityKind>> {
-        Ok(self.entities.get(&uid).map(|(kind, _)| *kind))
+        Ok(self.entities.get(&uid).filter(|_| !self.is_purged(uid)).map(|(kind, _)| *kind))
     }
 
     fn registers(&self, uid: Uid) -> Result<Registers> {
@@ -120,7 +127,12 @@ impl Entities for Memory {
     }
 
     fn entities(&self, kind: EntityKind) -> Result<Vec<Uid>> {
-        Ok(self.entities.iter().filter(|(_, (k, _))| *k == kind).map(|(uid, _)| *uid).collect())
+        Ok(self
+            .entities
+            .iter()
+            .filter(|(uid, (k, _))| *k == kind && !self.is_purged(**uid))
+            .map(|(uid, _)| *uid)
+            .collect())
     }
 
     fn artifact_directory(&self, run: Uid) -> Result<PathBuf> {
@@ -181,6 +193,12 @@ impl ImportTarget for Memory {
         for op in operations {
             let entity = self.entities.entry(op.uid).or_insert_with(|| (op.kind, Registers::new()));
             assert_eq!(entity.0, op.kind);
+            if op.field == Field::PURGED {
+                entity.1.clear();
+            }
+            if entity.1.contains_key(&(Field::PURGED, String::new())) {
+                continue;
+            }
             let slot = entity.1.entry((op.field, op.key)).or_insert((stamp, Value::Absent));
             if !op.field.first_wins() || slot.0 == stamp {
                 *slot = (stamp, op.value);
@@ -192,6 +210,11 @@ impl ImportTarget for Memory {
     fn points_stored(&self, run: Uid, key: &str, origin: Origin) -> Result<u64> {
         let origins = self.points.get(&(run, key.to_owned()));
         Ok(origins.into_iter().flatten().find(|(o, _)| *o == origin).map_or(0, |(_, s)| s.bits.len() as u64))
+    }
+
+    fn origins(&self, run: Uid) -> Result<Vec<(String, Origin)>> {
+        let of_run = self.points.iter().filter(|((uid, _), _)| *uid == run);
+        Ok(of_run.flat_map(|((_, key), all)| all.iter().map(|(o, _)| (key.clone(), *o))).collect())
     }
 
     fn put_points(

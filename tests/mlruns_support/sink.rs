@@ -49,6 +49,9 @@ impl ImportTarget for Sink {
     fn points_stored(&self, _: Uid, _: &str, _: Origin) -> Result<u64> {
         Ok(0)
     }
+    fn origins(&self, _: Uid) -> Result<Vec<(String, Origin)>> {
+        Ok(Vec::new())
+    }
     fn put_points(&mut self, _: Uid, _: &str, _: Origin, _: u64, block: &PointBlock<'_>) -> Result<()> {
         self.points += black_box(block).values.len() as u64;
         Ok(())

@@ -33,7 +33,8 @@ pub(in crate::cli) struct Import {
     /// Read and check everything, store nothing
     #[arg(long)]
     pub(in crate::cli) dry_run: bool,
-    /// Take files that changed since an earlier import instead of reporting them
+    /// Take files that changed since an earlier import instead of reporting them; a run whose params or logged points
+    /// changed is taken anew as a whole, unless it was changed in the store
     #[arg(long)]
     pub(in crate::cli) replace: bool,
     /// What to do with artifact files
