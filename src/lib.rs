@@ -25,7 +25,7 @@ pub use store::report::{CompactReport, Finding, GcReport, Progress, Severity, St
 pub use store::{
     ArtifactInfo, Durability, ExperimentHandle, ExperimentOptions, ExperimentSearch, GcOptions, History,
     HistoryPage, Metric, MetricSummary, Options, Page, Run, RunOptions, RunSearch, Search, Series,
-    SharedMapping, Store,
+    Network, SharedMapping, Store,
 };
 
 /// The example of the README compiles.

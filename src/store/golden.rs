@@ -20,7 +20,7 @@ use crate::format::event_record::{encode_event, entities_of};
 use crate::format::live::LiveHeader;
 use crate::format::segment::{SegmentHeader, SegmentKind};
 use crate::id::{BlobId, Origin, SegmentId, Stamp, StoreId, Uid, WriterId};
-use crate::log::{BatchColumn, LiveOptions, LiveWriter, LogReader, SegmentWriter, seal_segment};
+use crate::log::{BatchColumn, LiveOptions, LiveWriter, LogReader, Medium, SegmentWriter, seal_segment};
 use crate::model::{Dataset, DatasetInput, Point, RunStatus};
 use crate::vfs::{MemoryVfs, OpenMode, OsVfs, Vfs};
 
@@ -245,7 +245,7 @@ fn live_file(vfs: &Arc<dyn Vfs>) {
         host: "golden".into(),
     };
     let directory = Path::new("live");
-    let options = LiveOptions { shared_mapping: false, bytes_max: 1 << 20, stall_timeout: Duration::ZERO };
+    let options = LiveOptions { medium: Medium::Plain, bytes_max: 1 << 20, stall_timeout: Duration::ZERO };
     let live = LiveWriter::create(vfs.as_ref(), directory, header, options, 0).unwrap();
     let series = declaration(2, "live", WRITER.into());
     let only = declaration(3, "only live", WRITER.into());

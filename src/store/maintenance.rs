@@ -23,7 +23,7 @@ use crate::log::{
 use crate::store::report::{CompactReport, Progress};
 use crate::store::state::Want;
 use crate::store::{Inner, Store};
-use crate::vfs::{FileSystem, HeldLock, OpenMode, process};
+use crate::vfs::{HeldLock, OpenMode, process};
 
 /// The lock of whoever compacts or collects garbage.
 const COMPACT_LOCK_FILE: &str = "compact.lock";
@@ -118,7 +118,7 @@ fn plan(mut foldable: Vec<Arc<Segment>>, purged: &HashSet<Uid>) -> Result<Plan> 
 impl Inner {
     /// The lock of whoever compacts; none on a network file system, where there is no lock to trust and none is needed.
     pub(super) fn compact_lock(&self) -> Result<Option<Box<dyn HeldLock>>> {
-        if self.vfs.file_system(&self.root) == FileSystem::Network {
+        if !self.medium.trusts_locks() {
             return Ok(None);
         }
         let path = self.root.join(COMPACT_LOCK_FILE);
@@ -168,7 +168,7 @@ impl Inner {
 
     /// Whether the process that wrote a file is gone: it holds a lock on it as long as it may append.
     fn is_abandoned(&self, path: &Path) -> Result<bool> {
-        if self.vfs.file_system(path) == FileSystem::Network {
+        if !self.medium.trusts_locks() {
             return Ok(false);
         }
         match self.vfs.open(path, OpenMode::ReadWrite).and_then(|file| file.try_lock()) {

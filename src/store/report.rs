@@ -134,6 +134,36 @@ pub struct GcReport {
     pub dry_run: bool,
 }
 
+/// What `recover` brought home, or would bring.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RecoverReport {
+    /// The host whose writers are gone.
+    pub host: String,
+    /// Whether nothing was touched.
+    pub dry_run: bool,
+    /// Live files of its dead writers.
+    pub files: u64,
+    /// Points that were in no segment.
+    pub points: u64,
+    /// Files that came without all segments of their writer: they stay until these are there.
+    pub waiting: Vec<PathBuf>,
+    /// Files kept aside because some of what they hold has no place.
+    pub quarantined: Vec<PathBuf>,
+    /// Files whose writers hold their locks: they live.
+    pub alive: Vec<PathBuf>,
+    /// Live files of other hosts.
+    pub elsewhere: Vec<WritersElsewhere>,
+}
+
+/// Writers of another host that left live files.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct WritersElsewhere {
+    /// The host; empty if the file does not say.
+    pub host: String,
+    /// Its live files.
+    pub files: u64,
+}
+
 /// Where long work is: for progress bars.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Progress {

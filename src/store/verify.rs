@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::format::declare::SeriesKey;
+use crate::format::live::LiveHeader;
 use crate::id::{Origin, SegmentId, WriterId};
 use crate::log::{
     ColumnSpan, LIVE_DIR, LOG_DIR, LiveWindow, Segment, SegmentCheck, View, check_segment, parse_live_name,
@@ -112,24 +113,10 @@ impl Verifier<'_> {
         }
     }
 
-    /// Names in a folder; a folder that is not there is empty.
-    fn names(&self, folder: &str) -> Result<Vec<String>> {
-        let path = self.store.root.join(folder);
-        match self.store.vfs.list(&path) {
-            Ok(entries) => {
-                let mut names: Vec<_> = entries.into_iter().map(|entry| entry.name).collect();
-                names.sort_unstable();
-                Ok(names)
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(e) => Err(Error::io("list", &path, e)),
-        }
-    }
-
     fn live_windows(&mut self) -> Result<Vec<LiveWindow>> {
         let folder = self.store.root.join(LIVE_DIR);
         let mut windows = Vec::new();
-        for name in self.names(LIVE_DIR)? {
+        for name in self.store.names(LIVE_DIR)? {
             let path = folder.join(&name);
             if name.ends_with(".quarantine") {
                 let text = "was set aside: points in it do not join those in the log";
@@ -160,7 +147,7 @@ impl Verifier<'_> {
     fn segments(&mut self, progress: &mut dyn FnMut(&Progress)) -> Result<()> {
         let folder = self.store.root.join(LOG_DIR);
         let mut paths = Vec::new();
-        for name in self.names(LOG_DIR)? {
+        for name in self.store.names(LOG_DIR)? {
             let path = folder.join(&name);
             if parse_segment_name(&name).is_some() {
                 paths.push(path);
@@ -354,6 +341,14 @@ impl Verifier<'_> {
             Err(error) => return self.find(Severity::Damage, &window.path, None, error.to_string()),
         };
         let (joined, behind) = window.joined(covered);
+        let host = &window.header.host;
+        if !host.is_empty() && host != LiveHeader::host_as_stored(&process::host_name()) {
+            let text = format!(
+                "has {} points of a writer on {host}; `recover --host {host}` moves them once it is gone",
+                joined.len()
+            );
+            self.find(Severity::Note, &window.path, None, text);
+        }
         self.report.points += joined.len() as u64;
         if behind > 0 {
             let text = format!("{behind} points do not join those before them");
