@@ -39,7 +39,7 @@ pub(crate) use medium::Medium;
 pub(crate) use origin_stream::OriginStream;
 pub(crate) use reader::{LogReader, SeriesPart, View, event_offsets, read_event, undamaged};
 pub(crate) use recover::{RecoverReport, Which, recover_dead_writers};
-pub(crate) use seal::{compact_segments, holds_points_of, is_worth_sealing};
+pub(crate) use seal::{compact_segments, holds_points_of, is_understood, is_worth_sealing};
 pub(crate) use segment_reader::{Damage, Segment, SegmentState};
 pub(crate) use writer::{BulkColumn, LogWriter, SeriesNumber, WriterOptions};
 #[cfg(test)]

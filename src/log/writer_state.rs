@@ -130,6 +130,7 @@ impl Shared {
         self.ensure_folder(&self.log_dir)?;
         let (predecessor, predecessor_len) = side.predecessor;
         let header = SegmentHeader {
+            features: 0,
             kind,
             id: SegmentId::random()?,
             writer: self.id,

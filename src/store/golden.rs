@@ -79,6 +79,7 @@ fn declaration(number: u32, key: &str, origin: Origin) -> Arc<Declaration> {
 fn begin(vfs: &Arc<dyn Vfs>, writer: WriterId, number: u64, kind: SegmentKind) -> SegmentWriter {
     let id = |number: u64| SegmentId::derived("golden", &[writer.as_bytes(), &number.to_le_bytes()]);
     let header = SegmentHeader {
+        features: 0,
         kind,
         id: id(number),
         writer,

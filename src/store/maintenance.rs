@@ -17,7 +17,7 @@ use crate::format::event::EntityKind;
 use crate::format::segment::{FOOTER_FRAME_BYTES, SegmentHeader, SegmentKind};
 use crate::id::{SegmentId, Uid, WriterId};
 use crate::log::{
-    LIVE_DIR, LOG_DIR, LogWriter, Segment, View, compact_segments, holds_points_of, is_worth_sealing,
+    LIVE_DIR, LOG_DIR, LogWriter, Segment, View, compact_segments, holds_points_of, is_understood, is_worth_sealing,
     parse_live_name,
 };
 use crate::store::report::{CompactReport, Progress};
@@ -89,6 +89,9 @@ fn plan(mut foldable: Vec<Arc<Segment>>, purged: &HashSet<Uid>) -> Result<Plan> 
     let mut group_bytes = u64::MAX;
     let mut bytes = 0;
     for segment in foldable {
+        if !is_understood(&segment)? {
+            continue;
+        }
         let len = segment.state().valid_len;
         let has_purged = holds_points_of(&segment, purged)?;
         if segment.header.kind == SegmentKind::Sealed && len >= LARGE_SEGMENT_BYTES && !has_purged {
@@ -138,6 +141,21 @@ impl Inner {
         let state = self.current(Want::All)?;
         let purged = state.catalog.entries().filter(|e| e.kind() == EntityKind::RUN && e.is_purged());
         Ok(purged.map(|e| e.uid()).collect())
+    }
+
+    /// Those that segments have something of, without reading the rest of the store.
+    fn purged_among(&self, segments: &[Arc<Segment>]) -> Result<HashSet<Uid>> {
+        let uids: HashSet<Uid> = segments.iter().flat_map(|s| s.state().uids().collect::<Vec<_>>()).collect();
+        let mut state = self.lock_state();
+        state.refresh(&self.reader)?;
+        let mut purged = HashSet::new();
+        for uid in uids {
+            state.ensure(Want::Entity(uid))?;
+            if state.catalog.entry(EntityKind::RUN, uid).is_some_and(|run| run.is_purged()) {
+                purged.insert(uid);
+            }
+        }
+        Ok(purged)
     }
 
     /// Segments that nobody appends to any more.
@@ -195,6 +213,7 @@ impl Inner {
             let outcome = loop {
                 let bytes: u64 = sources.iter().map(|s| s.state().valid_len).sum();
                 let header = SegmentHeader {
+                    features: 0,
                     kind: SegmentKind::Sealed,
                     id: SegmentId::random()?,
                     writer,
@@ -350,7 +369,8 @@ impl Inner {
                 bytes += s.state().valid_len;
                 bytes <= CLOSE_BYTES_MAX
             });
-            self.fold(plan(folded, &HashSet::new())?, &HashSet::new(), &mut |_| {})?;
+            let purged = self.purged_among(&folded)?;
+            self.fold(plan(folded, &purged)?, &purged, &mut |_| {})?;
         }
         self.remove_replaced(&view, false, &mut |_, _| {})?;
         Ok(())

@@ -72,7 +72,7 @@ struct Verifier<'a> {
     store: &'a Inner,
     report: VerifyReport,
     spans: Spans,
-    /// Each with its length and whether it is closed.
+    /// Each with the length that counts and whether it is closed.
     segments: Vec<(Arc<Segment>, u64, bool)>,
 }
 
@@ -249,32 +249,57 @@ impl Verifier<'_> {
         }
     }
 
-    /// Each header names its predecessor, and how long that was at least.
+    /// Each header names its predecessor, and how long that was at least; each list of replaced segments how long these
+    /// were, and the crc of the last frame.
     fn chains(&mut self) {
-        let mut replaced: HashSet<SegmentId> = HashSet::new();
+        // How much of each is there: in its own file, or in one that replaces it.
+        let mut replaced: HashMap<SegmentId, (u64, PathBuf)> = HashMap::new();
+        let mut ends: Vec<(SegmentId, u64, u32, PathBuf)> = Vec::new();
         for (segment, ..) in &self.segments {
-            replaced.extend(segment.state().replaced.iter().map(|one| one.id));
+            for one in segment.state().replaced.iter() {
+                let (len, path) = replaced.entry(one.id).or_insert_with(|| (0, segment.path.clone()));
+                if *len < one.valid_len {
+                    (*len, *path) = (one.valid_len, segment.path.clone());
+                }
+                ends.push((one.id, one.valid_len, one.last_crc, segment.path.clone()));
+            }
         }
-        let known: HashMap<SegmentId, (u64, PathBuf, bool)> = self
+        let known: HashMap<SegmentId, (u64, PathBuf, u32)> = self
             .segments
             .iter()
-            .map(|(s, len, closed)| (s.header.id, (*len, s.path.clone(), *closed)))
+            .map(|(s, len, _)| (s.header.id, (*len, s.path.clone(), s.state().last_crc)))
             .collect();
+        for (id, len, crc, path) in ends {
+            if let Some((own, original, own_crc)) = known.get(&id)
+                && *own == len
+                && crc != 0
+                && crc != *own_crc
+            {
+                let name = original.file_name().unwrap_or_default().to_string_lossy();
+                let text = format!("replaces {name} as it ended with crc {crc:08x}; it ends with {own_crc:08x}");
+                self.find(Severity::Damage, &path, None, text);
+            }
+        }
         let numbers: HashSet<(WriterId, u64)> =
             self.segments.iter().map(|(s, ..)| (s.header.writer, s.header.number)).collect();
         let headers: Vec<_> = self.segments.iter().map(|(s, ..)| (s.header, s.path.clone())).collect();
         for (header, path) in headers {
-            let first = header.number == 0;
-            match known.get(&header.predecessor) {
-                Some((len, predecessor, _)) if *len < header.predecessor_len => {
+            let there = known.get(&header.predecessor).map(|(len, path, _)| (*len, path.clone()));
+            let folded = replaced.get(&header.predecessor).cloned();
+            // The sealed copy of a predecessor that is still open elsewhere may hold more, or less.
+            let longest = there.into_iter().chain(folded).max_by_key(|(len, _)| *len);
+            match longest {
+                // Set aside by a repair, which said so.
+                Some((0, _)) => {}
+                Some((len, predecessor)) if len < header.predecessor_len => {
                     let text = format!(
-                        "has {len} bytes; segment {} of the same writer says that it had {}",
-                        header.number, header.predecessor_len
+                        "has {len} bytes of segment {}; the next one, {}, says that it had {}",
+                        header.predecessor, header.number, header.predecessor_len
                     );
-                    self.find(Severity::Damage, predecessor, Some(*len), text);
+                    self.find(Severity::Damage, &predecessor, Some(len), text);
                 }
                 Some(_) => {}
-                None if first || replaced.contains(&header.predecessor) => {}
+                None if header.number == 0 => {}
                 // A number that is missing is reported as such.
                 None if !numbers.contains(&(header.writer, header.number - 1)) => {}
                 None => {
