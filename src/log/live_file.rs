@@ -34,12 +34,7 @@ pub(super) struct LiveFile {
 
 impl LiveFile {
     /// Creates the file with its header and the count of released records, durably but for the first growth.
-    pub(super) fn create(
-        vfs: &dyn Vfs,
-        path: &Path,
-        header: &LiveHeader,
-        medium: Medium,
-    ) -> Result<Self> {
+    pub(super) fn create(vfs: &dyn Vfs, path: &Path, header: &LiveHeader, medium: Medium) -> Result<Self> {
         let (file, lock) = create_locked(vfs, path, medium)?;
         file.write_all_at(&header.encode(), 0).map_err(|e| Error::io("write", path, e))?;
         // Where a map is refused, plain writes keep the same promise.

@@ -289,7 +289,10 @@ fn attributes_of(parts: &[SeriesPart]) -> Vec<(u16, Vec<u8>)> {
     all
 }
 
-pub(super) fn append(writer: &mut SegmentWriter, columns: &[(Arc<Declaration>, DecodedColumn)]) -> Result<()> {
+pub(super) fn append(
+    writer: &mut SegmentWriter,
+    columns: &[(Arc<Declaration>, DecodedColumn)],
+) -> Result<()> {
     let all: Vec<Axis<'_>> =
         columns.iter().map(|(_, c)| Axis { steps: &c.steps, timestamps_ms: &c.timestamps_ms }).collect();
     let shared = share_axes(&all);

@@ -17,8 +17,8 @@ use crate::format::event::EntityKind;
 use crate::format::segment::{FOOTER_FRAME_BYTES, SegmentHeader, SegmentKind};
 use crate::id::{SegmentId, Uid, WriterId};
 use crate::log::{
-    LIVE_DIR, LOG_DIR, LogWriter, Segment, View, compact_segments, holds_points_of, is_understood, is_worth_sealing,
-    parse_live_name,
+    LIVE_DIR, LOG_DIR, LogWriter, Segment, View, compact_segments, holds_points_of, is_understood,
+    is_worth_sealing, parse_live_name,
 };
 use crate::store::report::{CompactReport, Progress};
 use crate::store::state::Want;
@@ -185,7 +185,7 @@ impl Inner {
     }
 
     /// Whether the process that wrote a file is gone: it holds a lock on it as long as it may append.
-    fn is_abandoned(&self, path: &Path) -> Result<bool> {
+    pub(super) fn is_abandoned(&self, path: &Path) -> Result<bool> {
         if !self.medium.trusts_locks() {
             return Ok(false);
         }

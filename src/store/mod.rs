@@ -6,6 +6,8 @@
 //! bookkeeping of `vfs` that makes `fork` safe), and no thread is left once the last handle is gone.
 
 mod artifacts;
+mod backup;
+mod copying;
 mod experiments;
 mod gc;
 #[cfg(test)]
@@ -14,9 +16,11 @@ mod histories;
 mod identity;
 mod indexing;
 mod maintenance;
+mod merge;
 mod metrics;
 mod options;
 mod recover;
+mod repair;
 pub mod report;
 mod runs;
 mod search;
@@ -33,7 +37,9 @@ use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::format::event::Operation;
 use crate::id::{Stamp, StoreId, Uid, WriterId};
-use crate::log::{BulkColumn, LOG_DIR, LogReader, LogWriter, Medium, RecoverReport, Which, recover_dead_writers};
+use crate::log::{
+    BulkColumn, LOG_DIR, LogReader, LogWriter, Medium, RecoverReport, Which, recover_dead_writers,
+};
 use crate::query::snapshot::Snapshot;
 use crate::vfs::{PerProcess, Vfs};
 
@@ -229,9 +235,8 @@ impl Inner {
     fn inherited(parents: &Self) -> Self {
         let (vfs, options, medium) = (Arc::clone(&parents.vfs), parents.options.clone(), parents.medium);
         let writer = parents.writer.as_ref().map(|_| {
-            let new = |id| {
-                LogWriter::new(Arc::clone(&vfs), &parents.root, parents.id, id, options.writer(medium))
-            };
+            let new =
+                |id| LogWriter::new(Arc::clone(&vfs), &parents.root, parents.id, id, options.writer(medium));
             match WriterId::random() {
                 Ok(id) => new(id),
                 // Two writers with one id would share files: this one refuses every call.

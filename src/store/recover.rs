@@ -6,7 +6,9 @@
 
 use crate::error::{Error, Result};
 use crate::format::live::LiveHeader;
-use crate::log::{LIVE_DIR, Which, parse_live_name, read_live_header, read_live_window, recover_dead_writers};
+use crate::log::{
+    LIVE_DIR, Which, parse_live_name, read_live_header, read_live_window, recover_dead_writers,
+};
 use crate::store::report::{RecoverReport, WritersElsewhere};
 use crate::store::{Inner, Store};
 use crate::vfs::OpenMode;
@@ -40,7 +42,11 @@ impl Store {
             waiting: relative(done.waiting),
             quarantined: relative(done.quarantined),
             alive: relative(done.alive),
-            elsewhere: done.elsewhere.into_iter().map(|(host, files)| WritersElsewhere { host, files }).collect(),
+            elsewhere: done
+                .elsewhere
+                .into_iter()
+                .map(|(host, files)| WritersElsewhere { host, files })
+                .collect(),
         })
     }
 }

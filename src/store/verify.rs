@@ -19,6 +19,7 @@ use crate::log::{
     ColumnSpan, LIVE_DIR, LOG_DIR, LiveWindow, Segment, SegmentCheck, View, check_segment, parse_live_name,
     parse_segment_name, read_live_window,
 };
+use crate::store::repair::QUARANTINE_DIR;
 use crate::store::report::{Finding, Progress, Severity, VerifyReport};
 use crate::store::{Inner, Store, identity};
 use crate::vfs::process;
@@ -35,6 +36,8 @@ enum Told {
 }
 
 type Spans = HashMap<(SeriesKey, Origin), Vec<(ColumnSpan, usize)>>;
+/// Ordinals from and to, of every series.
+pub(super) type Ranges = HashMap<(SeriesKey, Origin), Vec<(u64, u64)>>;
 
 impl Store {
     /// Checks everything: every checksum, every column decoded, that directories and footers say what the frames hold,
@@ -45,26 +48,35 @@ impl Store {
     /// # Errors
     /// Only if the system cannot list the store. What is wrong with it is in the report.
     pub fn verify(&self, progress: &mut dyn FnMut(&Progress)) -> Result<VerifyReport> {
+        self.inner().verify(progress).map(|(report, _)| report)
+    }
+}
+
+impl Inner {
+    /// The report, and which points can be read.
+    pub(super) fn verify(&self, progress: &mut dyn FnMut(&Progress)) -> Result<(VerifyReport, Ranges)> {
         let mut verifier = Verifier {
-            store: self.inner(),
+            store: self,
             report: VerifyReport::default(),
             spans: Spans::new(),
+            sound: Ranges::new(),
             segments: Vec::new(),
         };
         verifier.identity();
         let windows = verifier.live_windows()?;
         verifier.segments(progress)?;
         // The view after the windows, as for every snapshot; it also says which numbers are missing.
-        let view = self.inner().reader.refresh()?;
+        let view = self.reader.refresh()?;
         verifier.problems(&view);
+        verifier.set_aside()?;
         verifier.chains();
         verifier.ordinals();
         for window in &windows {
             verifier.live(window, &view);
         }
-        let mut report = verifier.report;
+        let mut report = std::mem::take(&mut verifier.report);
         report.findings.sort_by(|a, b| (&a.path, a.offset).cmp(&(&b.path, b.offset)));
-        Ok(report)
+        Ok((report, verifier.sound))
     }
 }
 
@@ -72,6 +84,7 @@ struct Verifier<'a> {
     store: &'a Inner,
     report: VerifyReport,
     spans: Spans,
+    sound: Ranges,
     /// Each with the length that counts and whether it is closed.
     segments: Vec<(Arc<Segment>, u64, bool)>,
 }
@@ -249,6 +262,16 @@ impl Verifier<'_> {
         }
     }
 
+    /// What a repair set aside is no part of the store; people decide about it.
+    fn set_aside(&mut self) -> Result<()> {
+        for name in self.store.names(QUARANTINE_DIR)? {
+            let path = self.store.root.join(QUARANTINE_DIR).join(name);
+            let text = "was set aside by a repair; remove it when nothing in it is wanted";
+            self.find(Severity::Note, &path, None, text);
+        }
+        Ok(())
+    }
+
     /// Each header names its predecessor, and how long that was at least; each list of replaced segments how long these
     /// were, and the crc of the last frame.
     fn chains(&mut self) {
@@ -276,7 +299,8 @@ impl Verifier<'_> {
                 && crc != *own_crc
             {
                 let name = original.file_name().unwrap_or_default().to_string_lossy();
-                let text = format!("replaces {name} as it ended with crc {crc:08x}; it ends with {own_crc:08x}");
+                let text =
+                    format!("replaces {name} as it ended with crc {crc:08x}; it ends with {own_crc:08x}");
                 self.find(Severity::Damage, &path, None, text);
             }
         }
@@ -319,6 +343,12 @@ impl Verifier<'_> {
             spans.sort_unstable();
             let mut next = 0;
             let mut before: Option<(ColumnSpan, usize)> = None;
+            let sound: Vec<_> = spans
+                .iter()
+                .filter(|(span, _)| span.fingerprint.is_some())
+                .map(|(span, _)| (span.first_ordinal, span.end))
+                .collect();
+            self.sound.insert((series.clone(), origin), sound);
             for (span, segment) in spans {
                 let Some(path) = self.segments.get(segment).map(|(s, ..)| s.path.clone()) else { continue };
                 if span.first_ordinal > next {
