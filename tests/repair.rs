@@ -156,8 +156,11 @@ fn damage_anywhere_costs_what_it_hit_and_nothing_else() {
                 assert_eq!(found, done.points, "at {at}");
             }
             let lost: u64 = done.lost.iter().map(|lost| lost.end - lost.first).sum();
-            assert_eq!(done.points + lost, 9_000, "at {at}: {done:?}");
-            kept_all += u64::from(lost == 0);
+            // Without directories nobody knows what a batch held whose head is gone.
+            let known = done.points + lost + done.orphans;
+            let is_flip = damaged.iter().zip(&bytes).filter(|(a, b)| a != b).count() == 1;
+            assert!(known == 9_000 || known < 9_000 && !(sealed && is_flip), "at {at}: {done:?}");
+            kept_all += u64::from(done.points == 9_000);
             // Again, there is nothing to do.
             store.close().unwrap();
             assert_eq!(repair(&path, false).actions, []);
@@ -277,7 +280,7 @@ fn what_a_living_writer_appends_to_is_left_alone() {
     store.close().unwrap();
     let report = repair(&path, false);
     assert_eq!(report.actions.iter().map(|a| a.kind).collect::<Vec<_>>(), [RepairKind::Rewritten]);
-    assert_eq!((report.events, report.remaining.len()), (51, 0), "{report:?}");
+    assert_eq!((report.events, report.remaining.len()), (52, 0), "{report:?}");
 }
 
 #[test]
@@ -287,8 +290,12 @@ fn blobs_that_are_whole_are_kept() {
     let folder = tree.join("0/.trash_of_notes");
     fs::create_dir_all(&folder).unwrap();
     let tree_file = |name: &str, n: u8, len: usize| {
-        let bytes: Vec<u8> =
-            (0..len).map(|i| (i as u32).wrapping_mul(2_654_435_761).to_le_bytes()[3] ^ n).collect();
+        let mut state = u64::from(n);
+        let mut noise = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        };
+        let bytes: Vec<u8> = (0..len).map(|_| noise()).collect();
         fs::write(folder.join(name), &bytes).unwrap();
     };
     tree_file("long", 1, 2_500_000);

@@ -56,6 +56,8 @@ pub(crate) struct SegmentCheck {
     pub torn: Option<(u64, u64)>,
     /// Worth knowing: (offset, text).
     pub notes: Vec<(u64, String)>,
+    /// Points of columns whose series is not known any more.
+    pub orphans: u64,
     /// Columns of every series.
     pub spans: HashMap<(SeriesKey, Origin), Vec<ColumnSpan>>,
     pub is_closed: bool,
@@ -308,6 +310,7 @@ impl Checker<'_> {
             let Some(declaration) = self.declaration(column.series)? else {
                 let expected = format!("a declaration of series {} before the batch", column.series);
                 self.report(damage(offset, expected, "none"));
+                self.found.orphans += column.points as u64;
                 continue;
             };
             let bytes = body.get(column.offset..column.offset + column.len).unwrap_or_default();

@@ -255,6 +255,7 @@ impl Repair<'_> {
             return Ok(());
         }
         self.expect(&segment, &check)?;
+        self.report.orphans += check.orphans;
         let places = check.damage.len() as u64 + refused;
         if self.dry_run {
             self.report.points += check.points;

@@ -264,6 +264,8 @@ pub struct RepairReport {
     pub events: u64,
     /// Blobs kept of damaged segments.
     pub blobs: u64,
+    /// Points that are whole but whose series is not known any more, because its declaration is damaged.
+    pub orphans: u64,
     /// Points that are gone, as far as it is known which there were.
     pub lost: Vec<LostPoints>,
     /// Damage that a check still finds afterwards (of a dry run: that it found).
