@@ -514,7 +514,7 @@ mod tests {
     #[test]
     fn folding_at_close_leaves_out_points_of_purged_runs() {
         let directory = tempfile::tempdir().unwrap();
-        let mut runs = Vec::new();
+        let mut runs: Vec<String> = Vec::new();
         for n in 0..=SMALL_SEGMENTS_MAX {
             let store = Store::options().stall_timeout_ms(60_000).open(directory.path()).unwrap();
             if n == 1 {
