@@ -21,10 +21,13 @@ pub use error::{Error, Result};
 pub use model::{Dataset, DatasetInput, Experiment, Lifecycle, Point, Points, RunData, RunStatus};
 pub use query::ViewType;
 pub use query::grammar::Dialect;
-pub use store::report::{CompactReport, Finding, GcReport, Progress, Severity, Stats, VerifyReport};
+pub use store::report::{
+    BackupReport, CompactReport, CopyReport, Finding, GcReport, LostPoints, MergeReport, Progress,
+    RecoverReport, RepairAction, RepairKind, RepairReport, Severity, Stats, VerifyReport, WritersElsewhere,
+};
 pub use store::{
     ArtifactInfo, Durability, ExperimentHandle, ExperimentOptions, ExperimentSearch, GcOptions, History,
-    HistoryPage, Metric, MetricSummary, Options, Page, Run, RunOptions, RunSearch, Search, Series,
+    HistoryPage, Metric, MetricSummary, Network, Options, Page, Run, RunOptions, RunSearch, Search, Series,
     SharedMapping, Store,
 };
 

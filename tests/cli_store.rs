@@ -612,3 +612,42 @@ fn a_tree_goes_in_and_comes_out() {
     assert_ne!(refused.status.code(), Some(0), "a directory that is not empty is not written to");
     fixture.json(&["export", out.to_str().unwrap(), "--overwrite"]);
 }
+
+#[test]
+fn a_damaged_store_is_repaired_and_healed_by_its_backup() {
+    let fixture = Fixture::new();
+    let input: String = std::iter::once("step,loss\n".to_owned())
+        .chain((0..20_000).map(|n| format!("{n},{}\n", f64::from(n * 7919 % 10_007).sqrt())))
+        .collect();
+    let run = fixture.logged(&["--run", "r"], &input);
+    let backup = fixture.dir.path().join("backup");
+    let backup = backup.to_str().unwrap();
+    let first = &fixture.json(&["backup", backup])[0];
+    assert_eq!((&first["is_incremental"], &first["copied"]["segments"]), (&false.into(), &1.into()));
+    assert!(
+        fixture.text(&["backup", backup]).starts_with("copied what was new: 0 segments (1 there already)")
+    );
+    fixture.damage_largest_segment();
+
+    let dry = fixture.run(&["repair", "--dry-run"]);
+    assert_eq!(dry.status.code(), Some(4), "{}", stderr(&dry));
+    let text = String::from_utf8(dry.stdout).unwrap();
+    assert!(text.contains("rewritten\tlog/") && text.contains("nothing was touched"), "{text}");
+    assert!(!fixture.store().join("quarantine").exists());
+    // Something was lost, and is told.
+    let done = fixture.run(&["repair", "--json"]);
+    let report: Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(done.status.code(), Some(4), "{report}");
+    assert_eq!(
+        (&report["lost"][0]["key"], &report["lost"][0]["run"]),
+        (&"loss".into(), &run.as_str().into())
+    );
+    assert_eq!(std::fs::read_dir(fixture.store().join("quarantine")).unwrap().count(), 1);
+    let merged = fixture.text(&["merge", backup]);
+    assert!(merged.contains("took in 1 segment"), "{merged}");
+    assert_eq!(fixture.text(&["metrics", "get", &run, "loss", "--csv"]).lines().count(), 20_001);
+    fixture.text(&["verify"]);
+    assert_eq!(fixture.text(&["repair"]), "nothing to repair\n");
+    let recovered = fixture.text(&["recover", "--host", "node7"]);
+    assert_eq!(recovered, "brought home 0 points from 0 live files of node7\n");
+}

@@ -723,3 +723,116 @@ fn stores_that_took_different_states_of_a_run_do_not_mix_them() {
     assert_exports(&b, &source);
     assert_eq!(import(&b, &source, true).problems_total, 0);
 }
+
+/// Merges through the API.
+fn take_in(store: &Store, other: &Path) -> mlrs_db::MergeReport {
+    store.merge(other, false, &mut |_| {}).unwrap()
+}
+
+#[test]
+fn merging_takes_in_living_and_ended_writers_and_doubles_nothing() {
+    let place = Place::new();
+    let (a, b) = (place.at("a"), place.at("b"));
+    let home = Store::open(&b).unwrap();
+    let own = start(&home, "own");
+    log(&home, &own, "loss", 0, 10);
+    let away = Store::open(&a).unwrap();
+    let run = start(&away, "away");
+    away.put_artifact_bytes(&run, b"weights", "model.bin").unwrap();
+    log(&away, &run, "loss", 0, 1_000);
+    // While its writer lives.
+    let would = home.merge(&a, true, &mut |_| {}).unwrap();
+    assert!(would.dry_run && matches!(home.get_run(&run), Err(Error::NotFound { .. })));
+    let done = take_in(&home, &a);
+    assert_eq!(done.copied, would.copied);
+    assert_eq!((done.copied.live_points, done.copied.artifacts, done.conflicts.len()), (1_000, 1, 0));
+    assert_eq!(steps(&home, &run, "loss"), (0..1_000).collect::<Vec<_>>());
+    // It goes on, ends, is compacted; and home itself goes the other way and comes back.
+    log(&away, &run, "loss", 1_000, 500);
+    assert_eq!(take_in(&home, &a).copied.live_points, 1_500);
+    away.close().unwrap();
+    take_in(&home, &a);
+    compact(&Store::open(&a).unwrap());
+    take_in(&home, &a);
+    let again = take_in(&home, &a);
+    assert_eq!((again.copied.segments, again.copied.artifacts, again.copied.bytes), (0, 0, 0));
+    assert_eq!(steps(&home, &run, "loss"), (0..1_500).collect::<Vec<_>>());
+    let away = Store::open(&a).unwrap();
+    take_in(&away, &b);
+    assert_eq!(histories(&away), histories(&home));
+    log(&home, &own, "loss", 10, 5);
+    take_in(&home, &a);
+    assert_eq!(steps(&home, &own, "loss"), (0..15).collect::<Vec<_>>());
+    assert_eq!(home.stats().unwrap().points, 1_515);
+    let report = home.verify(&mut |_| {}).unwrap();
+    assert!(report.is_sound(), "{:?}", report.findings);
+    home.close().unwrap();
+    assert_eq!(Store::open(&b).unwrap().stats().unwrap().points, 1_515);
+}
+
+#[test]
+fn merging_brings_nothing_back_that_was_purged_and_names_what_clashes() {
+    let place = Place::new();
+    let (a, old, b) = (place.at("a"), place.at("old"), place.at("b"));
+    let store = Store::open(&a).unwrap();
+    let (run, other) = (start(&store, "gone"), start(&store, "stays"));
+    log(&store, &run, "loss", 0, 100);
+    log(&store, &other, "loss", 0, 10);
+    store.put_artifact_bytes(&run, b"x", "x.txt").unwrap();
+    store.close().unwrap();
+    copy_tree(&a, &old);
+    let store = Store::open(&a).unwrap();
+    store.delete_run(&run).unwrap();
+    store.gc(&mlrs_db::GcOptions { older_than_ms: 0, dry_run: false }).unwrap();
+    for _ in 0..2 {
+        assert_eq!(take_in(&store, &old).copied.artifacts, 0);
+        assert!(matches!(store.get_run(&run), Err(Error::NotFound { .. })));
+        compact(&store);
+        assert_eq!(store.stats().unwrap().points, 10);
+    }
+    // The same param of one run, set apart in two copies.
+    Store::open(&old).unwrap().run(&other).unwrap().log_param("lr", "1").unwrap();
+    store.run(&other).unwrap().log_param("lr", "2").unwrap();
+    let report = take_in(&store, &old);
+    assert!(report.conflicts.iter().any(|text| text.contains("lr")), "{report:?}");
+    assert_eq!(take_in(&store, &old).conflicts, [] as [String; 0], "told once");
+    // Not itself, and nothing that is no store.
+    assert!(matches!(store.merge(&a, false, &mut |_| {}), Err(Error::InvalidArgument(_))));
+    assert!(matches!(store.merge(&b, false, &mut |_| {}), Err(Error::NotAStore { .. })));
+}
+
+#[test]
+fn an_older_copy_of_a_live_file_replaces_no_newer_one() {
+    let place = Place::new();
+    let (a, older, b) = (place.at("a"), place.at("older"), place.at("b"));
+    let away = Store::open(&a).unwrap();
+    let run = start(&away, "run");
+    log(&away, &run, "loss", 0, 100);
+    copy_tree(&a, &older);
+    log(&away, &run, "loss", 100, 100);
+    let home = Store::open(&b).unwrap();
+    for other in [&a, &older, &a, &older] {
+        take_in(&home, other);
+        assert_eq!(steps(&home, &run, "loss"), (0..200).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn damaged_segments_are_left_out_of_a_merge_until_they_are_repaired() {
+    let place = Place::new();
+    let (a, b) = (place.at("a"), place.at("b"));
+    let run = source(&a, true);
+    let file = only_segment(&a);
+    let mut bytes = fs::read(&file).unwrap();
+    let at = bytes.len() / 3;
+    bytes[at] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let home = Store::open(&b).unwrap();
+    let report = take_in(&home, &a);
+    assert_eq!((report.copied.segments, report.copied.problems.len()), (0, 1), "{report:?}");
+    assert_eq!(fs::read_dir(b.join("log")).unwrap().count(), 0);
+    Store::options().repair(&a, false, &mut |_| {}).unwrap();
+    let report = take_in(&home, &a);
+    assert_eq!((report.copied.segments, report.copied.problems.len()), (1, 0), "{report:?}");
+    assert!(home.get_run(&run).is_ok());
+}

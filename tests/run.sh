@@ -59,6 +59,12 @@ cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 step "tests"
 cargo test --locked --workspace --all-features --lib --bins --tests --examples
 
+for medium in plain network; do
+  step "tests without mapped files: $medium"
+  MLRS_TEST_MEDIUM=$medium cargo test --locked --workspace --all-features --test store --test model
+  MLRS_TEST_MEDIUM=$medium cargo test --locked --workspace --all-features --test processes killed
+done
+
 step "doc tests"
 cargo test --locked --workspace --all-features --doc
 

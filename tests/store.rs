@@ -1,5 +1,7 @@
 //! The store API by example.
 
+mod medium;
+
 use mlrs_db::{
     Dataset, DatasetInput, Error, ExperimentOptions, ExperimentSearch, Metric, Point, Points, RunOptions,
     RunSearch, RunStatus, Search, Store,
@@ -14,7 +16,7 @@ fn temp() -> (tempfile::TempDir, std::path::PathBuf) {
 #[test]
 fn what_is_logged_is_read_back_by_the_same_handle_and_after_reopening() {
     let (_directory, path) = temp();
-    let store = Store::open(&path).unwrap();
+    let store = medium::options().open(&path).unwrap();
     let experiment = store.experiment("mnist").unwrap();
     let run =
         experiment.start_run(RunOptions::new().name("lr-3").param("lr", "0.1").tag("host", "a")).unwrap();
@@ -42,10 +44,10 @@ fn what_is_logged_is_read_back_by_the_same_handle_and_after_reopening() {
         assert_eq!(data.metrics["acc"].value, 0.5);
     };
     check(&store);
-    check(&Store::options().read_only(true).open(&path).unwrap());
+    check(&medium::options().read_only(true).open(&path).unwrap());
     run.finish(RunStatus::Finished).unwrap();
     store.clone().close().unwrap();
-    let store = Store::open(&path).unwrap();
+    let store = medium::options().open(&path).unwrap();
     check(&store);
     assert_eq!(store.get_run(run.id()).unwrap().status, RunStatus::Finished);
     assert_eq!(store.experiment("mnist").unwrap().id(), experiment.id());
@@ -54,7 +56,7 @@ fn what_is_logged_is_read_back_by_the_same_handle_and_after_reopening() {
 #[test]
 fn a_batch_is_logged_whole_or_not_at_all() {
     let (_directory, path) = temp();
-    let store = Store::open(&path).unwrap();
+    let store = medium::options().open(&path).unwrap();
     let run = store.experiment("e").unwrap().start_run(RunOptions::new()).unwrap();
     run.log_batch(&[Metric::new("loss", 0, 1.0)], &[("lr", "0.1")], &[("a", "b")]).unwrap();
     let refused = run.log_batch(&[Metric::new("loss", 1, 2.0)], &[("lr", "0.2")], &[("a", "c")]);
@@ -71,7 +73,7 @@ fn a_batch_is_logged_whole_or_not_at_all() {
 #[test]
 fn columns_come_behind_points_and_pages_join() {
     let (_directory, path) = temp();
-    let store = Store::open(&path).unwrap();
+    let store = medium::options().open(&path).unwrap();
     let run = store.experiment("e").unwrap().start_run(RunOptions::new()).unwrap();
     let series = run.series("x").unwrap();
     series.log_at(-1, 5, 0.5).unwrap();
@@ -103,7 +105,7 @@ fn columns_come_behind_points_and_pages_join() {
 #[test]
 fn experiments_and_runs_are_searched_renamed_deleted_and_restored() {
     let (_directory, path) = temp();
-    let store = Store::open(&path).unwrap();
+    let store = medium::options().open(&path).unwrap();
     let a = store.experiment("a").unwrap();
     let b = store.experiment("b").unwrap();
     for (n, experiment) in [&a, &a, &b].into_iter().enumerate() {
@@ -134,7 +136,7 @@ fn experiments_and_runs_are_searched_renamed_deleted_and_restored() {
 #[test]
 fn points_of_a_killed_process_are_there_when_the_next_one_opens() {
     let (_directory, path) = temp();
-    let store = Store::open(&path).unwrap();
+    let store = medium::options().open(&path).unwrap();
     let run = store.experiment("e").unwrap().start_run(RunOptions::new()).unwrap();
     let series = run.series("x").unwrap();
     for step in 0..40_000 {
@@ -145,9 +147,12 @@ fn points_of_a_killed_process_are_there_when_the_next_one_opens() {
     let status = std::process::Command::new("cp").arg("-r").arg(&path).arg(&image).status().unwrap();
     assert!(status.success());
     for round in 0..3 {
-        let copy =
-            if round == 2 { Store::options().read_only(true).open(&image) } else { Store::open(&image) }
-                .unwrap();
+        let copy = if round == 2 {
+            medium::options().read_only(true).open(&image)
+        } else {
+            medium::options().open(&image)
+        }
+        .unwrap();
         let points: Points = copy.history(run.id(), "x").unwrap().collect().unwrap();
         assert_eq!(points.steps, (0..40_000).collect::<Vec<_>>(), "round {round}");
         if round == 0 {
@@ -164,7 +169,7 @@ fn points_of_a_killed_process_are_there_when_the_next_one_opens() {
 fn closing_while_others_log_loses_nothing_that_was_acknowledged() {
     for round in 0..10 {
         let (_directory, path) = temp();
-        let store = Store::open(&path).unwrap();
+        let store = medium::options().open(&path).unwrap();
         let run = store.experiment("e").unwrap().start_run(RunOptions::new()).unwrap();
         let id = run.id().to_owned();
         let loggers: Vec<_> = ["a", "b"]
@@ -184,7 +189,7 @@ fn closing_while_others_log_loses_nothing_that_was_acknowledged() {
         store.clone().close().unwrap();
         let logged = loggers.into_iter().map(|l| l.join().unwrap() as u64).collect::<Vec<_>>();
         let tagged = tagger.join().unwrap();
-        let reader = Store::options().read_only(true).open(&path).unwrap();
+        let reader = medium::options().read_only(true).open(&path).unwrap();
         let points: Vec<u64> = reader.metrics(&id).unwrap().iter().map(|m| m.points).collect();
         assert_eq!(points, logged, "round {round}");
         let tag = reader.get_run(&id).unwrap().tags.get("n").cloned();
@@ -207,10 +212,10 @@ fn a_data_set_keeps_what_it_was_first_logged_with() {
         tags: Default::default(),
     };
     let start = |store: &Store| store.experiment("e").unwrap().start_run(RunOptions::new()).unwrap();
-    let store = Store::open(&path).unwrap();
+    let store = medium::options().open(&path).unwrap();
     start(&store).log_inputs(&[input("first")]).unwrap();
     store.close().unwrap();
-    let store = Store::open(&path).unwrap();
+    let store = medium::options().open(&path).unwrap();
     let run = start(&store);
     run.log_inputs(&[input("second")]).unwrap();
     assert_eq!(run.data().unwrap().inputs, [input("first")]);
@@ -219,7 +224,7 @@ fn a_data_set_keeps_what_it_was_first_logged_with() {
 #[test]
 fn an_experiment_that_is_named_twice_is_searched_once() {
     let (_directory, path) = temp();
-    let store = Store::open(&path).unwrap();
+    let store = medium::options().open(&path).unwrap();
     let experiment = store.experiment("e").unwrap();
     experiment.start_run(RunOptions::new()).unwrap();
     let experiment_ids = vec![experiment.id().to_owned(), experiment.uid().to_string()];
@@ -230,7 +235,7 @@ fn an_experiment_that_is_named_twice_is_searched_once() {
 #[test]
 fn an_artifact_location_that_nobody_gave_is_inside_the_store_and_moves_with_it() {
     let (directory, path) = temp();
-    let store = Store::open(&path).unwrap();
+    let store = medium::options().open(&path).unwrap();
     let own = store.experiment("own place").unwrap();
     let run = own.start_run(RunOptions::new()).unwrap();
     let location = ExperimentOptions::new().artifact_location("s3://bucket/x/");
@@ -250,13 +255,13 @@ fn an_artifact_location_that_nobody_gave_is_inside_the_store_and_moves_with_it()
     check(&store, "store");
     store.clone().close().unwrap();
     std::fs::rename(&path, directory.path().join("moved")).unwrap();
-    check(&Store::open(directory.path().join("moved")).unwrap(), "moved");
+    check(&medium::options().open(directory.path().join("moved")).unwrap(), "moved");
 }
 
 #[test]
 fn a_time_before_1970_is_refused_by_every_call_and_a_negative_step_by_none() {
     let (_directory, path) = temp();
-    let store = Store::open(&path).unwrap();
+    let store = medium::options().open(&path).unwrap();
     let run = store.experiment("e").unwrap().start_run(RunOptions::new()).unwrap();
     let loss = run.series("loss").unwrap();
     let old = Metric { key: "loss".into(), point: Point { step: 0, timestamp_ms: -1, value: 0.5 } };
@@ -283,7 +288,7 @@ fn a_time_before_1970_is_refused_by_every_call_and_a_negative_step_by_none() {
 #[test]
 fn a_page_token_is_good_for_its_own_run_and_key_only() {
     let (_directory, path) = temp();
-    let store = Store::open(&path).unwrap();
+    let store = medium::options().open(&path).unwrap();
     let experiment = store.experiment("e").unwrap();
     let run = |name: &str| {
         let run = experiment.start_run(RunOptions::new().name(name)).unwrap();
@@ -306,7 +311,7 @@ fn a_page_token_is_good_for_its_own_run_and_key_only() {
 #[test]
 fn experiments_can_be_searched_among_some() {
     let (_directory, path) = temp();
-    let store = Store::open(&path).unwrap();
+    let store = medium::options().open(&path).unwrap();
     let ids = ["a", "b", "c"].map(|name| store.experiment(name).unwrap().id().to_owned());
     let search = Search {
         experiment_ids: vec![ids[0].clone(), ids[2].clone(), ids[0].clone()],

@@ -13,6 +13,7 @@ fuzz_target!(|input: &[u8]| {
     let mut rest = input;
     let write = byte(&mut rest) % 32 == 31;
     let header = SegmentHeader {
+        features: 0,
         kind: match byte(&mut rest) % 3 {
             0 => SegmentKind::Log,
             1 => SegmentKind::Sealed,

@@ -167,6 +167,45 @@ Without --older-than, everything that is deleted goes (`mlrs-db runs ls --view
 deleted` lists the runs). Runs and experiments are deleted with the library,
 or were in the .trash of an imported tree.";
 
+pub(super) const RECOVER: &str = "\
+EXAMPLES:
+  mlrs-db recover --host node7 --dry-run
+  mlrs-db recover --host node7
+
+What killed writers of this host left is brought home without this, by
+whoever writes next. Of other hosts (files that were copied here, a network
+file system) nobody can see whether a writer lives, so their points are read
+where they are until you say that the host's writers are gone. If one was not,
+nothing is lost: copy its files again.";
+
+pub(super) const REPAIR: &str = "\
+EXAMPLES:
+  mlrs-db repair --dry-run
+  mlrs-db repair
+  mlrs-db repair --json | jq .lost
+
+Acts on what `mlrs-db verify` calls damage. Damaged files are kept in
+quarantine/ inside the store. Exit code 4 if something was lost or remains
+(or, with --dry-run, if there is something to do). If there is another copy
+of the store, `mlrs-db merge` it afterwards: points are known by identity, so
+what was lost here comes back and nothing is doubled.";
+
+pub(super) const BACKUP: &str = "\
+EXAMPLES:
+  mlrs-db backup /backup/my-store
+  mlrs-db backup /backup/my-store      # again: only what is new is copied
+
+Holds everything that was logged before it began. It takes no lock, writes
+nothing to the store, and opens like any store.";
+
+pub(super) const MERGE: &str = "\
+EXAMPLES:
+  mlrs-db merge /scratch/node7/my-store
+  mlrs-db merge node1 node2 node3 --dry-run
+
+Does what copying log/, live/ and artifacts/ does, with checks before. Merging
+a store again adds what is new in it; runs that were purged here stay away.";
+
 pub(super) const COMPLETIONS: &str = "\
 EXAMPLES:
   mlrs-db completions bash > ~/.local/share/bash-completion/completions/mlrs-db

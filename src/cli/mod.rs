@@ -23,6 +23,7 @@ mod progress;
 mod resolve;
 mod run_view;
 mod runs;
+mod safekeeping;
 #[cfg(test)]
 mod samples;
 mod shell;
@@ -134,6 +135,10 @@ fn run(cli: &Cli, out: &mut Output<'_>) -> Outcome {
         Verb::Verify => maintain::verify(out, &resolve::open_to_read(path, true)?),
         Verb::Compact => maintain::compact(out, path),
         Verb::Gc(args) => maintain::gc(out, path, args),
+        Verb::Recover(args) => safekeeping::recover(out, path, args),
+        Verb::Repair(args) => safekeeping::repair(out, path, args),
+        Verb::Backup(args) => safekeeping::backup(out, path, args),
+        Verb::Merge(args) => safekeeping::merge(out, path, args),
         Verb::Init(_) | Verb::Completions(_) | Verb::Man(_) => Ok(()),
     }
 }

@@ -117,17 +117,23 @@ impl LiveHeader {
         out.extend_from_slice(&self.boot);
         out.extend_from_slice(&self.pid.to_le_bytes());
         out.extend_from_slice(&self.created_ms.to_le_bytes());
-        let mut host_len = self.host.len().min(HOST_BYTES_MAX);
-        while !self.host.is_char_boundary(host_len) {
-            host_len -= 1;
-        }
-        out.push(host_len as u8);
-        out.extend_from_slice(&self.host.as_bytes()[..host_len]);
+        let host = Self::host_as_stored(&self.host);
+        out.push(host.len() as u8);
+        out.extend_from_slice(host.as_bytes());
         out.resize(CRC_AT, 0);
         let crc = crc32fast::hash(&out);
         out.extend_from_slice(&crc.to_le_bytes());
         out.resize(LIVE_HEADER_BYTES, 0);
         out
+    }
+
+    /// A host's name as a header has it: cut where it is too long.
+    pub fn host_as_stored(name: &str) -> &str {
+        let mut len = name.len().min(HOST_BYTES_MAX);
+        while !name.is_char_boundary(len) {
+            len -= 1;
+        }
+        name.get(..len).unwrap_or_default()
     }
 
     /// Reads a header page; `Ok(Err(version))` for one of a newer program.

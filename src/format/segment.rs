@@ -42,6 +42,8 @@ pub const SEGMENT_MAGIC: [u8; 8] = *b"MLRSSEG\n";
 pub const SEGMENT_VERSION: u16 = 1;
 /// Incompatible features this program knows (none yet).
 pub const FEATURES_INCOMPATIBLE_KNOWN: u32 = 0;
+/// Read-compatible features this program knows (none yet).
+pub const FEATURES_READ_COMPATIBLE_KNOWN: u32 = 0;
 /// Bytes of a footer's payload.
 pub const FOOTER_PAYLOAD_BYTES: usize = 5 * 8 + 32;
 /// Bytes of a whole footer frame.
@@ -63,6 +65,8 @@ pub enum SegmentKind {
 pub struct SegmentHeader {
     /// What it is for.
     pub kind: SegmentKind,
+    /// Read-compatible features: who does not know one may read the segment, and must not rewrite it.
+    pub features: u32,
     /// Its random id.
     pub id: SegmentId,
     /// Whose it is.
@@ -96,7 +100,9 @@ impl SegmentHeader {
         out.extend_from_slice(&SEGMENT_VERSION.to_le_bytes());
         out.extend_from_slice(&0u16.to_le_bytes());
         out.extend_from_slice(&(SEGMENT_HEADER_BYTES as u32).to_le_bytes());
-        out.extend_from_slice(&[0; 12]);
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&self.features.to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
         let kind = match self.kind {
             SegmentKind::Log => 0,
             SegmentKind::Sealed => 1,
@@ -149,7 +155,7 @@ impl SegmentHeader {
         let minor = cursor.u16()?;
         let header_len = cursor.u32()?;
         let incompatible = cursor.u32()?;
-        let _read_compatible = cursor.u32()?;
+        let features = cursor.u32()?;
         let _ignorable = cursor.u32()?;
         let kind: [u8; 4] = cursor.array()?;
         let header = Self {
@@ -158,6 +164,7 @@ impl SegmentHeader {
                 2 => SegmentKind::Blobs,
                 _ => SegmentKind::Log,
             },
+            features,
             id: SegmentId::from_bytes(cursor.array()?),
             writer: WriterId::from_bytes(cursor.array()?),
             number: cursor.u64()?,
@@ -207,6 +214,13 @@ pub struct Footer {
     pub digest: [u8; 32],
 }
 
+impl SegmentHeader {
+    /// Whether this program knows all that it would lose by writing the segment anew.
+    pub fn may_rewrite(&self) -> bool {
+        self.features & !FEATURES_READ_COMPATIBLE_KNOWN == 0
+    }
+}
+
 impl Footer {
     /// Appends the payload.
     pub fn encode(&self, out: &mut Vec<u8>) {
@@ -241,7 +255,7 @@ pub struct Replaced {
     pub id: SegmentId,
     /// How much of it was read.
     pub valid_len: u64,
-    /// Payload crc of the last frame within that length, 0 for none.
+    /// Payload crc of the last frame within that length; 0 where it is not said.
     pub last_crc: u32,
 }
 
@@ -281,6 +295,7 @@ mod tests {
     fn header() -> SegmentHeader {
         SegmentHeader {
             kind: SegmentKind::Sealed,
+            features: 0,
             id: SegmentId::from_bytes([1; 16]),
             writer: WriterId::from_bytes([2; 16]),
             number: 7,

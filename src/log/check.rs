@@ -25,6 +25,7 @@ use crate::format::segment::{
 };
 use crate::id::{BlobId, Origin, Uid};
 use crate::log::check_directory::Interval;
+use crate::log::column_reader::DecodedColumn;
 use crate::log::segment_reader::{Damage, Segment};
 
 /// Bytes read at a time where no frame says how many belong together.
@@ -55,6 +56,8 @@ pub(crate) struct SegmentCheck {
     pub torn: Option<(u64, u64)>,
     /// Worth knowing: (offset, text).
     pub notes: Vec<(u64, String)>,
+    /// Points of columns whose series is not known any more.
+    pub orphans: u64,
     /// Columns of every series.
     pub spans: HashMap<(SeriesKey, Origin), Vec<ColumnSpan>>,
     pub is_closed: bool,
@@ -74,8 +77,42 @@ pub(super) struct Checker<'a> {
     group: Option<u64>,
     last_frame: u64,
     scratch: Scratch,
-    event: &'a mut dyn FnMut(u64, Event),
+    sound: &'a mut dyn Sound,
     advanced: &'a mut dyn FnMut(u64),
+}
+
+/// Gets what is sound in a segment, in the order of the file.
+pub(super) trait Sound {
+    /// Whether columns are wanted; else their points are not kept.
+    fn wants_columns(&self) -> bool;
+    /// An event with its record.
+    fn event(&mut self, offset: u64, payload: &[u8], event: &Event) -> Result<()>;
+    /// A column of the batch at an offset.
+    fn column(&mut self, batch: u64, declaration: &Arc<Declaration>, column: DecodedColumn) -> Result<()>;
+    /// A blob frame; a manifest only if all its chunks are sound.
+    fn blob(&mut self, offset: u64, payload: &[u8], frame: &BlobFrame) -> Result<()>;
+}
+
+/// Whoever checks wants the events.
+struct Events<'a>(&'a mut dyn FnMut(u64, Event));
+
+impl Sound for Events<'_> {
+    fn wants_columns(&self) -> bool {
+        false
+    }
+
+    fn event(&mut self, offset: u64, _: &[u8], event: &Event) -> Result<()> {
+        (self.0)(offset, event.clone());
+        Ok(())
+    }
+
+    fn column(&mut self, _: u64, _: &Arc<Declaration>, _: DecodedColumn) -> Result<()> {
+        Ok(())
+    }
+
+    fn blob(&mut self, _: u64, _: &[u8], _: &BlobFrame) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Checks a whole segment. `event` gets every event that is sound, `advanced` how many bytes were read.
@@ -84,6 +121,15 @@ pub(crate) fn check_segment(
     event: &mut dyn FnMut(u64, Event),
     advanced: &mut dyn FnMut(u64),
 ) -> Result<SegmentCheck> {
+    check(segment, &mut Events(event), advanced)
+}
+
+/// Checks a whole segment and hands over what is sound.
+pub(super) fn check_sound(segment: &Segment, sound: &mut dyn Sound) -> Result<SegmentCheck> {
+    check(segment, sound, &mut |_| {})
+}
+
+fn check(segment: &Segment, sound: &mut dyn Sound, advanced: &mut dyn FnMut(u64)) -> Result<SegmentCheck> {
     let from = SEGMENT_HEADER_BYTES as u64;
     let mut checker = Checker {
         segment,
@@ -97,7 +143,7 @@ pub(crate) fn check_segment(
         group: None,
         last_frame: from,
         scratch: Scratch::default(),
-        event,
+        sound,
         advanced,
     };
     checker.found.damage.extend(segment.header_damage.clone());
@@ -187,10 +233,10 @@ impl Checker<'_> {
         match header.kind {
             FrameKind::Declare => self.declare(offset, payload),
             FrameKind::Batch => self.batch(offset, header, payload)?,
-            FrameKind::Event => self.event(offset, payload),
+            FrameKind::Event => self.event(offset, payload)?,
             FrameKind::Directory => self.directory(offset, header, payload),
             FrameKind::Footer => self.footer(offset, payload)?,
-            FrameKind::Blob => self.blob(offset, payload),
+            FrameKind::Blob => self.blob(offset, payload)?,
             FrameKind::Replaces => {
                 if let Err(m) = decode_replaced(payload) {
                     self.report(malformed(offset, "a list of replaced segments", m));
@@ -264,6 +310,7 @@ impl Checker<'_> {
             let Some(declaration) = self.declaration(column.series)? else {
                 let expected = format!("a declaration of series {} before the batch", column.series);
                 self.report(damage(offset, expected, "none"));
+                self.found.orphans += column.points as u64;
                 continue;
             };
             let bytes = body.get(column.offset..column.offset + column.len).unwrap_or_default();
@@ -285,6 +332,12 @@ impl Checker<'_> {
                     fingerprint = Some(crc.finalize());
                     self.found.columns += 1;
                     self.found.points += column.points as u64;
+                    if self.sound.wants_columns() {
+                        let first_ordinal = column.first_ordinal;
+                        let (steps, timestamps_ms) = (steps.clone(), timestamps_ms.clone());
+                        let decoded = DecodedColumn { first_ordinal, steps, timestamps_ms, values, extras };
+                        self.sound.column(offset, &declaration, decoded)?;
+                    }
                 }
                 (Ok(_), None) => {}
                 (Err(m), _) => {
@@ -305,14 +358,14 @@ impl Checker<'_> {
         Ok(())
     }
 
-    fn event(&mut self, offset: u64, payload: &[u8]) {
+    fn event(&mut self, offset: u64, payload: &[u8]) -> Result<()> {
         match decode_event(payload) {
             Ok(Record::Event(event)) => {
                 for (_, uid) in entities_of(&event.operations) {
                     self.interval.entities.entry(uid).or_default().push(offset);
                 }
                 self.found.events += 1;
-                (self.event)(offset, event);
+                self.sound.event(offset, payload, &event)?;
             }
             Ok(Record::Ignorable) => {
                 self.found.notes.push((offset, "an event of a newer program was skipped".into()));
@@ -326,29 +379,37 @@ impl Checker<'_> {
         }
         self.counted.events += 1;
         self.counted.last_event = offset;
+        Ok(())
     }
 
-    fn blob(&mut self, offset: u64, payload: &[u8]) {
+    fn blob(&mut self, offset: u64, payload: &[u8]) -> Result<()> {
         if let Some(id) = blob_of(payload) {
             let uid = Uid::from_bytes(*id.as_bytes());
             self.interval.entities.entry(uid).or_default().push(offset);
         }
-        let checked = match decode_blob(payload) {
-            Ok(BlobFrame::Chunk(_)) => return,
+        let decoded = decode_blob(payload);
+        let checked = match &decoded {
+            Ok(BlobFrame::Chunk(_)) => return Ok(()),
             Ok(BlobFrame::Whole { id, bytes }) => {
                 let mut hasher = blake3::Hasher::new();
-                hasher.update(&bytes);
-                has_address(&hasher, id).then_some(()).ok_or_else(|| {
+                hasher.update(bytes);
+                has_address(&hasher, *id).then_some(()).ok_or_else(|| {
                     damage(offset, format!("the bytes of blob {id}"), "bytes of another address")
                 })
             }
-            Ok(BlobFrame::Manifest { id, len, chunks }) => self.chunks(offset, id, len, &chunks),
-            Err(m) => Err(malformed(offset, "a blob", m)),
+            Ok(BlobFrame::Manifest { id, len, chunks }) => self.chunks(offset, *id, *len, chunks),
+            Err(m) => Err(malformed(offset, "a blob", *m)),
         };
         match checked {
-            Ok(()) => self.found.blobs += 1,
+            Ok(()) => {
+                self.found.blobs += 1;
+                if let Ok(frame) = &decoded {
+                    self.sound.blob(offset, payload, frame)?;
+                }
+            }
             Err(damage) => self.report(damage),
         }
+        Ok(())
     }
 
     fn chunks(&self, offset: u64, id: BlobId, len: u64, chunks: &[u64]) -> Result<(), Damage> {

@@ -20,7 +20,8 @@ use crate::log::check::{Checker, ColumnSpan, damage, malformed};
 pub(super) struct Interval {
     pub(super) from: u64,
     pub(super) frames: Vec<FrameEntry>,
-    pub(super) series: BTreeMap<u32, SeriesSeen>,
+    /// By number; points behind a hole apart, as in a directory.
+    pub(super) series: BTreeMap<u32, Vec<SeriesSeen>>,
     pub(super) entities: BTreeMap<Uid, Vec<u64>>,
     pub(super) live_to: u64,
     /// Something in it could not be read, so the directory may rightly say more.
@@ -31,7 +32,7 @@ pub(super) struct SeriesSeen {
     declaration: Arc<Declaration>,
     first_ordinal: u64,
     end: u64,
-    /// `None` where columns do not follow each other, or one could not be read.
+    /// `None` where a column could not be read.
     summary: Option<Summary>,
     pub(super) frames: Vec<u64>,
 }
@@ -100,7 +101,7 @@ impl Checker<'_> {
         }
         let rows = head.rows.len();
         let mut uids: Vec<Uid> = self.interval.entities.keys().copied().collect();
-        uids.extend(self.interval.series.values().map(|s| s.declaration.series.run));
+        uids.extend(self.interval.series.values().flatten().map(|s| s.declaration.series.run));
         uids.sort_unstable();
         uids.dedup();
         if uids.len() != rows {
@@ -118,14 +119,20 @@ impl Checker<'_> {
     }
 
     fn series(&mut self, uid: Uid, entry: &EntityEntry, head: &DirectoryHead, place: u64) {
-        let seen = self.interval.series.values().filter(|s| s.declaration.series.run == uid).count();
+        let seen =
+            self.interval.series.values().flatten().filter(|s| s.declaration.series.run == uid).count();
         let mut wrong = Vec::new();
         if seen != entry.series.len() {
             wrong.push((format!("{seen} series of {uid}"), entry.series.len().to_string()));
         }
         for series in &entry.series {
             let key = &series.declaration.series.key;
-            match self.interval.series.get(&series.declaration.number) {
+            let parts = self.interval.series.get(&series.declaration.number);
+            let (first, end) = (series.extent.first_ordinal, series.extent.end());
+            let same = |s: &&SeriesSeen| (s.first_ordinal, s.end) == (first, end);
+            let likely = |s: &&SeriesSeen| s.first_ordinal == first;
+            let parts = parts.map(Vec::as_slice).unwrap_or_default();
+            match parts.iter().find(same).or(parts.iter().find(likely)).or(parts.first()) {
                 Some(seen) => wrong.extend(seen.disagreement(series, head)),
                 None => wrong.push((format!("columns of '{key}' of {uid}"), "none in the frames".into())),
             }
@@ -144,26 +151,22 @@ impl Interval {
         summary: Option<Summary>,
         frame: u64,
     ) {
-        match self.series.get_mut(&declaration.number) {
+        let parts = self.series.entry(declaration.number).or_default();
+        match parts.last_mut().filter(|part| part.end == span.first_ordinal) {
             Some(seen) => {
-                let known = seen.summary.take().filter(|_| span.first_ordinal == seen.end);
-                seen.summary = known.zip(summary).map(|(known, new)| known.merge(&new));
-                seen.first_ordinal = seen.first_ordinal.min(span.first_ordinal);
-                seen.end = seen.end.max(span.end);
+                seen.summary = seen.summary.take().zip(summary).map(|(known, new)| known.merge(&new));
+                seen.end = span.end;
                 if seen.frames.last() != Some(&frame) {
                     seen.frames.push(frame);
                 }
             }
-            None => {
-                let seen = SeriesSeen {
-                    first_ordinal: span.first_ordinal,
-                    end: span.end,
-                    summary,
-                    frames: vec![frame],
-                    declaration: Arc::clone(&declaration),
-                };
-                self.series.insert(declaration.number, seen);
-            }
+            None => parts.push(SeriesSeen {
+                first_ordinal: span.first_ordinal,
+                end: span.end,
+                summary,
+                frames: vec![frame],
+                declaration,
+            }),
         }
     }
 }

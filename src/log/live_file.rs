@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::format::live::{LIVE_HEADER_BYTES, LiveHeader, encode_cursor};
 use crate::limits::LIVE_BLOCK_BYTES;
 use crate::log::live_blocks::{Block, Memory};
+use crate::log::medium::Medium;
 use crate::vfs::{HeldLock, OpenMode, Vfs, VfsFile};
 
 /// Blocks by which the file grows at least: 1 MiB.
@@ -26,22 +27,18 @@ pub(super) struct LiveFile {
     path: PathBuf,
     file: Arc<dyn VfsFile>,
     mapped: bool,
-    /// Tells the world that the writer lives; others try it before they recover.
-    _lock: Box<dyn HeldLock>,
+    /// Tells the world that the writer lives; others try it before they recover. On a network it may not be had, and
+    /// nobody asks for it.
+    _lock: Option<Box<dyn HeldLock>>,
 }
 
 impl LiveFile {
     /// Creates the file with its header and the count of released records, durably but for the first growth.
-    pub(super) fn create(
-        vfs: &dyn Vfs,
-        path: &Path,
-        header: &LiveHeader,
-        shared_mapping: bool,
-    ) -> Result<Self> {
-        let (file, lock) = create_locked(vfs, path)?;
+    pub(super) fn create(vfs: &dyn Vfs, path: &Path, header: &LiveHeader, medium: Medium) -> Result<Self> {
+        let (file, lock) = create_locked(vfs, path, medium)?;
         file.write_all_at(&header.encode(), 0).map_err(|e| Error::io("write", path, e))?;
         // Where a map is refused, plain writes keep the same promise.
-        let mapped = shared_mapping && file.map(0, LIVE_HEADER_BYTES).is_ok();
+        let mapped = medium == Medium::Mapped && file.map(0, LIVE_HEADER_BYTES).is_ok();
         Ok(Self { path: path.to_path_buf(), file, mapped, _lock: lock })
     }
 
@@ -92,7 +89,11 @@ impl LiveFile {
 
 /// Creates the file (or takes one that an earlier try left when it found no space: the name is this writer's own) and
 /// locks it. Somebody who looks for dead writers may have the lock for a moment, and remove the file.
-fn create_locked(vfs: &dyn Vfs, path: &Path) -> Result<(Arc<dyn VfsFile>, Box<dyn HeldLock>)> {
+fn create_locked(
+    vfs: &dyn Vfs,
+    path: &Path,
+    medium: Medium,
+) -> Result<(Arc<dyn VfsFile>, Option<Box<dyn HeldLock>>)> {
     for _ in 0..CREATE_TRIES_MAX {
         let file = match vfs.open(path, OpenMode::CreateNew) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => vfs.open(path, OpenMode::ReadWrite),
@@ -102,10 +103,15 @@ fn create_locked(vfs: &dyn Vfs, path: &Path) -> Result<(Arc<dyn VfsFile>, Box<dy
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
             file => file.map_err(|e| Error::io("create", path, e))?,
         };
+        if !medium.trusts_locks() {
+            // The name is random, so it is this writer's own; for people who look, a lock is taken if there is one.
+            let lock = file.try_lock().ok().flatten();
+            return Ok((file, lock));
+        }
         if let Some(lock) = file.try_lock().map_err(|e| Error::io("lock", path, e))?
             && file.metadata().map_err(|e| Error::io("stat", path, e))?.links > 0
         {
-            return Ok((file, lock));
+            return Ok((file, Some(lock)));
         }
         std::thread::sleep(std::time::Duration::from_millis(1));
     }

@@ -80,6 +80,17 @@ pub(crate) fn read_live_windows(vfs: &dyn Vfs, live_dir: &Path) -> Result<Vec<Li
     Ok(windows)
 }
 
+/// Reads the header of a live file; `None` if it is gone, has none yet, or cannot be made sense of.
+pub(crate) fn read_live_header(vfs: &dyn Vfs, path: &Path) -> Result<Option<LiveHeader>> {
+    let file = match vfs.open(path, OpenMode::Read) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io("open", path, e)),
+    };
+    let Some(page) = read_full(&*file, path, 0, LIVE_HEADER_BYTES)? else { return Ok(None) };
+    Ok(LiveHeader::decode(&page).ok().and_then(std::result::Result::ok))
+}
+
 /// Reads one live file; `None` if it is gone or has no header yet.
 pub(crate) fn read_live_window(vfs: &dyn Vfs, path: &Path) -> Result<Option<LiveWindow>> {
     let file = match vfs.open(path, OpenMode::Read) {

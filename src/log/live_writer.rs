@@ -23,6 +23,7 @@ use crate::limits::LIVE_BLOCK_BYTES;
 use crate::log::live_blocks::{BLOCK_WORDS, Block, RECORD_WORDS};
 use crate::log::live_file::{GROWTH_BLOCKS, LiveFile};
 use crate::log::live_path;
+use crate::log::medium::Medium;
 use crate::log::writer::CLOSED;
 use crate::model::Point;
 use crate::vfs::Vfs;
@@ -33,7 +34,7 @@ const FREE_BLOCKS_LOW: usize = GROWTH_BLOCKS / 2;
 /// How a live file is made and how large it gets.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LiveOptions {
-    pub shared_mapping: bool,
+    pub medium: Medium,
     pub bytes_max: u64,
     pub stall_timeout: Duration,
 }
@@ -170,7 +171,7 @@ impl LiveWriter {
         options: LiveOptions,
         sequence: u64,
     ) -> Result<LiveState> {
-        let file = LiveFile::create(vfs, path, header, options.shared_mapping)?;
+        let file = LiveFile::create(vfs, path, header, options.medium)?;
         if sequence > 0 {
             file.write_cursor(live_seed(header.writer), RELEASED_AT, sequence)?;
         }

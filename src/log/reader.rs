@@ -16,6 +16,7 @@ use crate::format::directory::{EntityEntry, Extent, FrameEntry};
 use crate::format::event::{EntityKind, Event, Field, Value};
 use crate::format::event_record::{Record, decode_event, entities_of};
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameKind};
+use crate::format::segment::Replaced;
 use crate::id::{SegmentId, Uid, WriterId};
 use crate::log::live_reader::LiveWindow;
 use crate::log::segment_reader::{Segment, SegmentState};
@@ -200,14 +201,14 @@ impl View {
 
     /// Leaves out what others replace, and looks for missing numbers.
     fn settle(&mut self, log_dir: &Path) {
-        let mut replaced: HashMap<SegmentId, u64> = HashMap::new();
+        let mut replaced: HashMap<SegmentId, (u64, u32)> = HashMap::new();
         let mut replaced_numbers: HashSet<(WriterId, u64)> = HashSet::new();
         let states: Vec<_> = self.all.iter().map(|(name, s)| (*name, Arc::clone(s), s.state())).collect();
         // Only a closed segment replaces others: a copy that is still arriving, or was cut, holds less than it names.
         for (name, segment, state) in states.iter().filter(|(_, _, state)| state.footer.is_some()) {
             for one in state.replaced.iter().filter(|one| one.id != segment.header.id) {
                 let longest = replaced.entry(one.id).or_default();
-                *longest = (*longest).max(one.valid_len);
+                *longest = (*longest).max((one.valid_len, one.last_crc));
                 if (one.writer, one.number) != *name {
                     replaced_numbers.insert((one.writer, one.number));
                 }
@@ -228,7 +229,7 @@ impl View {
             }
             *expected = number + 1;
             // A longer copy than the one that was read still counts: identities tell its points apart.
-            let covered = replaced.get(&segment.header.id).is_some_and(|&len| state.valid_len <= len);
+            let covered = replaced.get(&segment.header.id).is_some_and(|&one| state.is_within(one));
             if !covered {
                 self.segments.push((segment, state));
             }
@@ -330,10 +331,11 @@ impl View {
 
     /// The closed segments that hold all of a replaced one.
     pub(crate) fn replacements(&self, replaced: &Segment) -> Vec<Arc<Segment>> {
-        let len = replaced.state().valid_len;
+        let known = replaced.state();
         let holds = |state: &SegmentState| {
-            state.footer.is_some()
-                && state.replaced.iter().any(|one| one.id == replaced.header.id && one.valid_len >= len)
+            let of_it = |one: &&Replaced| one.id == replaced.header.id;
+            let within = |one: &Replaced| known.is_within((one.valid_len, one.last_crc));
+            state.footer.is_some() && state.replaced.iter().filter(of_it).any(within)
         };
         let others = self.all.values().filter(|s| s.header.id != replaced.header.id);
         others.filter(|s| holds(&s.state())).cloned().collect()

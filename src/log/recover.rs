@@ -1,6 +1,9 @@
 //! Points of dead writers: from their live files into a segment of ours.
 //!
-//! Contract: only under the dead writer's own lock, only by a writer, only on local file systems. Points keep their
+//! Contract: only by a writer, and only what is this host's by name, under the dead writer's own lock: the lock of a file
+//! that was copied, or is on a network, is free whoever lives. Files of another host are read where they are, and
+//! brought home when somebody says that the host's writers are gone ([`Which::OfHost`]). (Of one host another boot needs
+//! no rule: its processes hold no locks. Containers of one name share the kernel and its locks.) Points keep their
 //! origin and ordinals, so a recovery that is repeated, or was not needed, doubles nothing. A live file is removed only
 //! when everything in it is in durable frames; what does not join is quarantined beside it and reported.
 
@@ -12,17 +15,41 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::format::declare::{Declaration, SeriesKey};
 use crate::format::event::{EntityKind, Event, Field, Operation, Value};
+use crate::format::live::LiveHeader;
 use crate::id::{Origin, Stamp, StoreId, Uid, WriterId};
 use crate::limits::COLUMN_POINTS_MAX;
-use crate::log::live_reader::{LiveRecord, LiveWindow, read_live_window};
+use crate::log::live_reader::{LiveRecord, LiveWindow, read_live_header, read_live_window};
 use crate::log::reader::LogReader;
 use crate::log::writer::{BulkColumn, LogWriter};
 use crate::log::{LIVE_DIR, parse_live_name};
 use crate::model::Points;
-use crate::vfs::{FileSystem, OpenMode, Vfs, process};
+use crate::vfs::{OpenMode, Vfs, process};
 
 /// Records recovered in one write.
 const RECORDS_MAX: usize = 64 * 1024;
+
+/// Whose live files are brought home.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Which<'a> {
+    /// Nobody's: a network file system.
+    None,
+    /// This host's; the lock says which of their writers are gone.
+    OfThisHost,
+    /// Of a host whose writers are gone, as somebody says. A lock that is held contradicts that.
+    OfHost { name: &'a str, trusts_locks: bool },
+}
+
+impl Which<'_> {
+    /// Whether a live file with this host in its header is meant. One whose header cannot be read counts as this
+    /// host's: its lock decides.
+    fn includes(self, host: &str) -> bool {
+        match self {
+            Self::None => false,
+            Self::OfThisHost => host.is_empty() || host == LiveHeader::host_as_stored(&process::host_name()),
+            Self::OfHost { name, .. } => host == LiveHeader::host_as_stored(name),
+        }
+    }
+}
 
 /// What was found and brought home.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +62,10 @@ pub(crate) struct RecoverReport {
     pub waiting: Vec<PathBuf>,
     /// Files kept aside because records in them do not join.
     pub quarantined: Vec<PathBuf>,
+    /// Files whose writers live, as their locks say.
+    pub alive: Vec<PathBuf>,
+    /// Files of other hosts, by host: left as they are.
+    pub elsewhere: BTreeMap<String, u64>,
 }
 
 /// The event that says: live records of `writer` below `live_to` are in frames.
@@ -83,6 +114,7 @@ pub(crate) fn recover_dead_writers(
     store: StoreId,
     writer: &LogWriter,
     reader: &LogReader,
+    which: Which<'_>,
 ) -> Result<RecoverReport> {
     let mut report = RecoverReport::default();
     let live_dir = root.join(LIVE_DIR);
@@ -91,12 +123,16 @@ pub(crate) fn recover_dead_writers(
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(report),
         Err(e) => return Err(Error::io("list", &live_dir, e)),
     };
-    if vfs.file_system(&live_dir) == FileSystem::Network {
-        return Ok(report);
-    }
     for entry in entries {
-        if parse_live_name(&entry.name).is_some_and(|w| w != writer.id()) {
-            recover_one(vfs, &live_dir.join(&entry.name), store, writer, reader, &mut report)?;
+        if parse_live_name(&entry.name).is_none_or(|w| w == writer.id()) {
+            continue;
+        }
+        let path = live_dir.join(&entry.name);
+        let host = read_live_header(vfs.as_ref(), &path)?.map(|header| header.host).unwrap_or_default();
+        if which.includes(&host) {
+            recover_one(vfs, &path, store, writer, reader, which, &mut report)?;
+        } else {
+            *report.elsewhere.entry(host).or_default() += 1;
         }
     }
     Ok(report)
@@ -108,6 +144,7 @@ fn recover_one(
     store: StoreId,
     writer: &LogWriter,
     reader: &LogReader,
+    which: Which<'_>,
     report: &mut RecoverReport,
 ) -> Result<()> {
     let file = match vfs.open(path, OpenMode::ReadWrite) {
@@ -116,7 +153,16 @@ fn recover_one(
         Err(e) => return Err(Error::io("open", path, e)),
     };
     // The lock of a living writer, or of somebody who recovers already.
-    let Some(_lock) = file.try_lock().map_err(|e| Error::io("lock", path, e))? else { return Ok(()) };
+    let _lock = match (file.try_lock(), which) {
+        (Ok(None), _) => {
+            report.alive.push(path.to_path_buf());
+            return Ok(());
+        }
+        (Ok(lock), _) => lock,
+        // Somebody said that they are gone, and here a lock could not say more.
+        (Err(_), Which::OfHost { trusts_locks: false, .. }) => None,
+        (Err(error), _) => return Err(Error::io("lock", path, error)),
+    };
     if file.metadata().map_err(|e| Error::io("stat", path, e))?.links == 0 {
         return Ok(());
     }

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::format::batch::share_axes;
 use crate::format::blob::BLOB_ENTITY;
 use crate::format::declare::{Declaration, SeriesKey};
-use crate::format::event_record::{encode_event, entities_of, event_entities};
+use crate::format::event_record::{Record, decode_event, encode_event, entities_of, event_entities};
 use crate::format::frame::FrameKind;
 use crate::format::segment::{Replaced, SegmentHeader, SegmentKind};
 use crate::id::{Origin, SegmentId, Stamp, Uid, WriterId};
@@ -63,7 +63,8 @@ pub(crate) fn is_worth_sealing(segment: &Arc<Segment>) -> Result<bool> {
 pub(crate) fn seal_segment(vfs: &Arc<dyn Vfs>, path: &Path, compression: Compression) -> Result<bool> {
     let segment = Arc::new(Segment::open(vfs.as_ref(), path)?);
     let sound = segment.is_closed() && is_undamaged(&segment);
-    if segment.header.kind != SegmentKind::Log || !sound || !is_worth_sealing(&segment)? {
+    let gains = segment.header.kind == SegmentKind::Log && sound && is_worth_sealing(&segment)?;
+    if !gains || !is_understood(&segment)? {
         return Ok(false);
     }
     let header = SegmentHeader { kind: SegmentKind::Sealed, id: SegmentId::random()?, ..segment.header };
@@ -93,6 +94,27 @@ pub(crate) fn seal_segment(vfs: &Arc<dyn Vfs>, path: &Path, compression: Compres
 /// Whether all of it can be read: a copy of less must never replace it.
 fn is_undamaged(segment: &Segment) -> bool {
     segment.header_damage.is_none() && segment.state().damage.is_empty()
+}
+
+/// Whether this program knows everything in a segment, so that writing it anew loses nothing of what a newer program
+/// put there. Reads all frame headers and events.
+pub(crate) fn is_understood(segment: &Segment) -> Result<bool> {
+    let mut understood = segment.header.may_rewrite();
+    if !understood {
+        return Ok(false);
+    }
+    segment.walk(&mut |offset, frame| {
+        let Ok(header) = frame else { return Ok(()) };
+        understood &= header.is_known();
+        if understood && header.kind == FrameKind::Event {
+            // Damage is told elsewhere.
+            if let Ok(payload) = segment.read_payload(offset, FrameKind::Event) {
+                understood &= !matches!(decode_event(&payload), Ok(Record::Ignorable | Record::Newer { .. }));
+            }
+        }
+        Ok(())
+    })?;
+    Ok(understood)
 }
 
 /// Writes everything that `sources` hold into a new, durable segment, except points of `purged` runs. It gets its name
@@ -167,7 +189,7 @@ fn rewrite(
             number: segment.header.number,
             id: segment.header.id,
             valid_len: state.valid_len,
-            last_crc: 0,
+            last_crc: state.last_crc,
         });
         let to = live_to.entry(segment.header.writer).or_default();
         *to = state.live_to.max(*to);
@@ -229,7 +251,7 @@ fn rewrite_run(view: &View, run: Uid, writer: &mut SegmentWriter, numbers: &mut 
         let mut reader = ColumnReader::default();
         let mut streams = Vec::with_capacity(group.len());
         for ((series, origin), parts) in group {
-            let attributes = parts.first().map(|p| p.declaration.attributes.clone()).unwrap_or_default();
+            let attributes = attributes_of(parts);
             let declaration =
                 Declaration { number: numbers.0, series: series.clone(), origin: *origin, attributes };
             numbers.0 += 1;
@@ -256,7 +278,21 @@ fn rewrite_run(view: &View, run: Uid, writer: &mut SegmentWriter, numbers: &mut 
     Ok(())
 }
 
-fn append(writer: &mut SegmentWriter, columns: &[(Arc<Declaration>, DecodedColumn)]) -> Result<()> {
+/// Attributes of a series: what any segment says of it, each tag once.
+fn attributes_of(parts: &[SeriesPart]) -> Vec<(u16, Vec<u8>)> {
+    let mut all: Vec<(u16, Vec<u8>)> = Vec::new();
+    for (tag, bytes) in parts.iter().flat_map(|part| &part.declaration.attributes) {
+        if all.iter().all(|(known, _)| known != tag) {
+            all.push((*tag, bytes.clone()));
+        }
+    }
+    all
+}
+
+pub(super) fn append(
+    writer: &mut SegmentWriter,
+    columns: &[(Arc<Declaration>, DecodedColumn)],
+) -> Result<()> {
     let all: Vec<Axis<'_>> =
         columns.iter().map(|(_, c)| Axis { steps: &c.steps, timestamps_ms: &c.timestamps_ms }).collect();
     let shared = share_axes(&all);

@@ -53,6 +53,8 @@ pub(crate) struct LoadedDirectory {
 pub(crate) struct SegmentState {
     /// End of the last whole frame.
     pub valid_len: u64,
+    /// Payload crc of that frame; 0 for none.
+    pub last_crc: u32,
     /// Bytes behind it when last looked: a write in progress, or a torn tail.
     pub torn: u64,
     /// Directories, oldest first.
@@ -77,6 +79,12 @@ impl SegmentState {
         let rows = self.directories.iter().flat_map(|d| d.head.rows.iter().map(|r| (r.uid, r.kind)));
         let tail = self.tail.entities.iter().map(|(uid, (kind, _))| (*uid, *kind));
         rows.chain(tail).filter(|(_, kind)| *kind != BLOB_ENTITY).map(|(uid, _)| uid)
+    }
+
+    /// Whether all of it is in what was read up to a length, the last frame there having a crc (0: not said).
+    pub(crate) fn is_within(&self, (valid_len, last_crc): (u64, u32)) -> bool {
+        let same_end = self.valid_len < valid_len || last_crc == 0 || last_crc == self.last_crc;
+        self.valid_len <= valid_len && same_end
     }
 
     /// Whether it knows something of an entity. O(log n).
@@ -164,12 +172,13 @@ impl Segment {
         let len = self.file_len()?;
         let mut state = SegmentState { valid_len: SEGMENT_HEADER_BYTES as u64, ..SegmentState::default() };
         Arc::make_mut(&mut state.tail).covers_from = state.valid_len;
-        if let Some(footer) = self.read_footer(len)
+        if let Some((footer, crc)) = self.read_footer(len)
             && let Ok(directories) = self.load_directories(footer.last_directory)
         {
             state.live_to = directories.iter().map(|d| d.head.live_to).max().unwrap_or(0);
             state.directories = directories;
             state.footer = Some(footer);
+            state.last_crc = crc;
             state.valid_len = len;
             Arc::make_mut(&mut state.tail).covers_from = len;
             self.load_replaced(&mut state)?;
@@ -181,6 +190,7 @@ impl Segment {
             state.live_to = directories.iter().map(|d| d.head.live_to).max().unwrap_or(0);
             state.directories = directories;
             state.valid_len = offset + header.frame_len();
+            state.last_crc = header.payload_crc;
             Arc::make_mut(&mut state.tail).covers_from = state.valid_len;
             self.load_replaced(&mut state)?;
         }
@@ -207,7 +217,8 @@ impl Segment {
         Ok(())
     }
 
-    fn read_footer(&self, len: u64) -> Option<Footer> {
+    /// The footer, and the crc of its payload.
+    fn read_footer(&self, len: u64) -> Option<(Footer, u32)> {
         let offset = len.checked_sub(FOOTER_FRAME_BYTES as u64)?;
         if offset < SEGMENT_HEADER_BYTES as u64 {
             return None;
@@ -219,7 +230,7 @@ impl Segment {
             return None;
         }
         check_payload(&header, payload, self.header.id, offset).ok()?;
-        Footer::decode(payload).ok()
+        Some((Footer::decode(payload).ok()?, header.payload_crc))
     }
 
     /// Loads the directory at `last` and all before it; oldest first.

@@ -119,6 +119,7 @@ impl Segment {
         }
         if !header.is_known() {
             if header.is_ignorable() {
+                state.last_crc = header.payload_crc;
                 return Ok(header.frame_len());
             }
             return Err(self.newer(&header));
@@ -172,6 +173,7 @@ impl Segment {
             }
             FrameKind::Filler | FrameKind::Unknown(_) => {}
         }
+        state.last_crc = header.payload_crc;
         Ok(header.frame_len())
     }
 

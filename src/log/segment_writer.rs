@@ -372,6 +372,16 @@ impl SegmentWriter {
         Ok(offset)
     }
 
+    /// Appends an ignorable frame of a kind that this program does not know.
+    #[cfg(test)]
+    pub(crate) fn append_stranger(&mut self, kind: u8, payload: &[u8]) -> Result<()> {
+        let start = self.begin_frame();
+        self.buffer.extend_from_slice(payload);
+        let flags = crate::format::frame::FLAG_IGNORABLE;
+        self.end_frame(start, FrameKind::Unknown(kind), flags, payload.len());
+        self.write_buffer(1)
+    }
+
     /// Appends the list of what this segment replaces; before anything else.
     pub(crate) fn append_replaced(&mut self, list: &[Replaced]) -> Result<()> {
         let start = self.begin_frame();

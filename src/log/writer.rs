@@ -19,6 +19,7 @@ use crate::format::event_record::{encode_event, entities_of};
 use crate::id::{BlobId, Origin, StoreId, Uid, WriterId};
 use crate::limits::{HANDOVER_POINTS, LIVE_BYTES_MAX, SEGMENT_BYTES_MAX};
 use crate::log::live_writer::LiveWriter;
+use crate::log::medium::Medium;
 use crate::log::sync_gate::SyncGate;
 use crate::log::writer_state::{SegmentSide, Shared, lock};
 use crate::log::{LIVE_DIR, LOG_DIR};
@@ -45,8 +46,8 @@ pub(crate) struct WriterOptions {
     pub stall_timeout: Duration,
     /// Segments are closed and sealed at this size.
     pub segment_bytes_max: u64,
-    /// Map the live file where the file system allows it.
-    pub shared_mapping: bool,
+    /// What the file system is trusted with.
+    pub medium: Medium,
     /// Whether value columns go through zstd.
     pub compression: Compression,
 }
@@ -60,7 +61,7 @@ impl Default for WriterOptions {
             live_bytes_max: LIVE_BYTES_MAX,
             stall_timeout: Duration::from_secs(10),
             segment_bytes_max: SEGMENT_BYTES_MAX,
-            shared_mapping: true,
+            medium: Medium::Mapped,
             compression: Compression::Zstd,
         }
     }

@@ -22,7 +22,7 @@ use crate::log::segment_writer::{BatchColumn, SegmentWriter};
 use crate::log::sync_gate::SyncGate;
 use crate::log::writer::{BulkColumn, CLOSED, EncodedEvent, SeriesNumber, WriterOptions};
 use crate::model::Points;
-use crate::vfs::{FileSystem, Vfs, process};
+use crate::vfs::{Vfs, process};
 
 /// Most records handed over in one batch, so that it never has too many columns.
 const HANDOVER_RECORDS_MAX: u64 = 64 * 1024;
@@ -118,9 +118,8 @@ impl Shared {
             created_ms: process::now_ms(),
             host: process::host_name(),
         };
-        let mappable = self.vfs.file_system(&self.live_dir) == FileSystem::Mappable;
         let options = LiveOptions {
-            shared_mapping: self.options.shared_mapping && mappable,
+            medium: self.options.medium,
             bytes_max: self.options.live_bytes_max,
             stall_timeout: self.options.stall_timeout,
         };
@@ -131,6 +130,7 @@ impl Shared {
         self.ensure_folder(&self.log_dir)?;
         let (predecessor, predecessor_len) = side.predecessor;
         let header = SegmentHeader {
+            features: 0,
             kind,
             id: SegmentId::random()?,
             writer: self.id,

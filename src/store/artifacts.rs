@@ -13,7 +13,7 @@ use crate::id::Uid;
 use crate::model::{Experiment, RunData};
 use crate::store::state::Want;
 use crate::store::{Inner, Store};
-use crate::vfs::OpenMode;
+use crate::vfs::{OpenMode, Vfs};
 
 /// One artifact, or a folder of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -88,6 +88,21 @@ pub(crate) fn path_of_uri(uri: &str) -> Option<PathBuf> {
         }
     }
     Some(PathBuf::from(String::from_utf8(bytes).ok()?))
+}
+
+/// Makes a folder and those above it; the names of new ones are durable when this returns.
+pub(crate) fn create_dirs_durably(vfs: &dyn Vfs, folder: &Path) -> Result<()> {
+    let missing = folder.ancestors().take_while(|p| !p.as_os_str().is_empty() && vfs.metadata(p).is_err());
+    let missing: Vec<&Path> = missing.collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    vfs.create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
+    for parent in missing.iter().filter_map(|made| made.parent()) {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        vfs.sync_dir(parent).map_err(|e| Error::failed_sync(parent, e))?;
+    }
+    Ok(())
 }
 
 impl Inner {
@@ -182,7 +197,7 @@ impl Store {
         vfs.copy_file(source, &aside).map_err(|e| Error::io("copy", source, e))?;
         let file = vfs.open(&aside, OpenMode::Read).map_err(|e| Error::io("open", &aside, e))?;
         file.sync_data().map_err(|e| Error::io("sync", &aside, e))?;
-        vfs.rename(&aside, &target).map_err(|e| Error::io("rename", &aside, e))
+        self.name_artifact(&aside, &target)
     }
 
     /// Writes bytes as an artifact; an existing one is replaced.
@@ -196,7 +211,7 @@ impl Store {
         let file = vfs.open(&aside, OpenMode::CreateNew).map_err(|e| Error::io("create", &aside, e))?;
         file.write_all_at(bytes, 0).map_err(|e| Error::io("write", &aside, e))?;
         file.sync_data().map_err(|e| Error::io("sync", &aside, e))?;
-        vfs.rename(&aside, &target).map_err(|e| Error::io("rename", &aside, e))
+        self.name_artifact(&aside, &target)
     }
 
     fn artifact_target(&self, run_id: &str, path: &str) -> Result<PathBuf> {
@@ -207,9 +222,17 @@ impl Store {
         }
         let target = self.artifact_folder(run_id)?.join(relative);
         if let Some(parent) = target.parent() {
-            self.inner().vfs.create_dir_all(parent).map_err(|e| Error::io("create", parent, e))?;
+            create_dirs_durably(self.inner().vfs.as_ref(), parent)?;
         }
         Ok(target)
+    }
+
+    /// Gives a synced file its name, durably: one that a call returned for is there after a power cut.
+    fn name_artifact(&self, aside: &Path, target: &Path) -> Result<()> {
+        let vfs = &self.inner().vfs;
+        vfs.rename(aside, target).map_err(|e| Error::io("rename", aside, e))?;
+        let parent = target.parent().unwrap_or(Path::new("."));
+        vfs.sync_dir(parent).map_err(|e| Error::failed_sync(parent, e))
     }
 
     /// The path of an artifact in the file system, to read it.

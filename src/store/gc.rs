@@ -17,7 +17,7 @@ use crate::store::maintenance::GRACE_MS;
 use crate::store::report::GcReport;
 use crate::store::state::Want;
 use crate::store::{Inner, Store};
-use crate::vfs::{OpenMode, process};
+use crate::vfs::{Metadata, OpenMode, process};
 
 /// Entities purged with one event.
 const PURGE_MAX: usize = 10_000;
@@ -50,6 +50,11 @@ fn deleted_ms(entity: &Entity, field: Field) -> Option<u64> {
     let stamp = entity.stamp(Field::LIFECYCLE, "").map(|s| s.millis);
     let said = entity.integer(field).filter(|ms| *ms > 0).and_then(|ms| u64::try_from(ms).ok());
     (entity.lifecycle() == Lifecycle::Deleted).then(|| said.or(stamp).unwrap_or(0))
+}
+
+/// Whether a file was written so long ago that nobody is at it any more.
+pub(super) fn is_past_grace(metadata: &Metadata) -> bool {
+    metadata.modified_ms.saturating_add(GRACE_MS) <= process::now_ms()
 }
 
 impl Doomed {
@@ -193,7 +198,7 @@ impl Inner {
     }
 
     /// Removes what killed processes left half-written: old, and locked by nobody.
-    fn remove_half_written(&self, dry_run: bool, removed: &mut Vec<(PathBuf, u64)>) -> Result<()> {
+    pub(super) fn remove_half_written(&self, dry_run: bool, removed: &mut Vec<(PathBuf, u64)>) -> Result<()> {
         let log_dir = self.root.join(LOG_DIR);
         for entry in self.vfs.list(&log_dir).unwrap_or_default() {
             let path = log_dir.join(&entry.name);
@@ -201,7 +206,7 @@ impl Inner {
             else {
                 continue;
             };
-            let is_old = metadata.modified_ms.saturating_add(GRACE_MS) <= process::now_ms();
+            let is_old = is_past_grace(&metadata);
             if is_old && !dry_run {
                 let file =
                     self.vfs.open(&path, OpenMode::ReadWrite).map_err(|e| Error::io("open", &path, e))?;

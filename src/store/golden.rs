@@ -20,7 +20,7 @@ use crate::format::event_record::{encode_event, entities_of};
 use crate::format::live::LiveHeader;
 use crate::format::segment::{SegmentHeader, SegmentKind};
 use crate::id::{BlobId, Origin, SegmentId, Stamp, StoreId, Uid, WriterId};
-use crate::log::{BatchColumn, LiveOptions, LiveWriter, LogReader, SegmentWriter, seal_segment};
+use crate::log::{BatchColumn, LiveOptions, LiveWriter, LogReader, Medium, SegmentWriter, seal_segment};
 use crate::model::{Dataset, DatasetInput, Point, RunStatus};
 use crate::vfs::{MemoryVfs, OpenMode, OsVfs, Vfs};
 
@@ -79,6 +79,7 @@ fn declaration(number: u32, key: &str, origin: Origin) -> Arc<Declaration> {
 fn begin(vfs: &Arc<dyn Vfs>, writer: WriterId, number: u64, kind: SegmentKind) -> SegmentWriter {
     let id = |number: u64| SegmentId::derived("golden", &[writer.as_bytes(), &number.to_le_bytes()]);
     let header = SegmentHeader {
+        features: 0,
         kind,
         id: id(number),
         writer,
@@ -245,7 +246,7 @@ fn live_file(vfs: &Arc<dyn Vfs>) {
         host: "golden".into(),
     };
     let directory = Path::new("live");
-    let options = LiveOptions { shared_mapping: false, bytes_max: 1 << 20, stall_timeout: Duration::ZERO };
+    let options = LiveOptions { medium: Medium::Plain, bytes_max: 1 << 20, stall_timeout: Duration::ZERO };
     let live = LiveWriter::create(vfs.as_ref(), directory, header, options, 0).unwrap();
     let series = declaration(2, "live", WRITER.into());
     let only = declaration(3, "only live", WRITER.into());

@@ -81,7 +81,6 @@ pub(crate) fn encode(id: StoreId) -> Vec<u8> {
 /// Makes a store of a directory, durably. If somebody else does so at the same time, one wins and both get its id.
 pub(crate) fn create(vfs: &dyn Vfs, root: &Path) -> Result<StoreId> {
     let id = StoreId::random()?;
-    let bytes = encode(id);
     // The folders, too, are made and synced now: a segment that was synced must not hang in a folder that was not.
     let ancestors = root.ancestors().take_while(|p| !p.as_os_str().is_empty() && vfs.metadata(p).is_err());
     let made: Vec<&Path> = ancestors.collect();
@@ -92,8 +91,15 @@ pub(crate) fn create(vfs: &dyn Vfs, root: &Path) -> Result<StoreId> {
         let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
         vfs.sync_dir(parent).map_err(|e| Error::failed_sync(parent, e))?;
     }
+    write(vfs, root, id)?;
+    read(vfs, root)?.ok_or_else(|| Error::not_found("store", root.display().to_string()))
+}
+
+/// Writes the file, durably, if there is none.
+pub(crate) fn write(vfs: &dyn Vfs, root: &Path, id: StoreId) -> Result<()> {
+    let bytes = encode(id);
     // Written aside and linked, so that nobody ever sees half of it.
-    let aside = root.join(format!("{IDENTITY_FILE}.{id}"));
+    let aside = root.join(format!("{IDENTITY_FILE}.{}", crate::id::Uid::random()?));
     let file = vfs.open(&aside, OpenMode::CreateNew).map_err(|e| Error::io("create", &aside, e))?;
     file.write_all_at(&bytes, 0).map_err(|e| Error::io("write", &aside, e))?;
     file.sync_data().map_err(|e| Error::failed_sync(&aside, e))?;
@@ -107,5 +113,11 @@ pub(crate) fn create(vfs: &dyn Vfs, root: &Path) -> Result<StoreId> {
     }
     removed.map_err(|e| Error::io("remove", &aside, e))?;
     vfs.sync_dir(root).map_err(|e| Error::failed_sync(root, e))?;
-    read(vfs, root)?.ok_or_else(|| Error::not_found("store", root.display().to_string()))
+    Ok(())
+}
+
+/// Whether a name is that of a file which was to become `MLRS`.
+pub(crate) fn is_aside(name: &str) -> bool {
+    let id = name.strip_prefix(IDENTITY_FILE).and_then(|rest| rest.strip_prefix('.'));
+    id.is_some_and(|id| id.parse::<crate::id::Uid>().is_ok())
 }

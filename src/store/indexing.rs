@@ -17,7 +17,7 @@ use crate::format::event::EntityKind;
 use crate::id::{SegmentId, Uid};
 use crate::index::{Checkpoint, INDEX_FILE, Index, IndexWriter, Mark, Outcome};
 use crate::limits::KEY_BYTES_MAX;
-use crate::log::{Segment, View, event_offsets, read_event};
+use crate::log::{Medium, Segment, View, event_offsets, read_event};
 use crate::query::snapshot::Snapshot;
 use crate::store::Inner;
 use crate::store::metrics::{RunSummaries, run_summaries};
@@ -99,7 +99,7 @@ impl Inner {
 
     /// Loads what the index has: entities, and the image for metrics. `None`: use the log.
     pub(crate) fn load_index(&self, view: &View) -> Option<(Vec<Entity>, IndexImage)> {
-        if !self.options.use_index {
+        if !self.options.use_index || self.medium == Medium::Network {
             return None;
         }
         let index = Index::open_read(self.vfs.as_ref(), &self.index_path(), &self.id)?;
@@ -116,7 +116,7 @@ impl Inner {
     /// Brings the index up to what closed segments hold, if the store is large enough to gain by it. Whatever goes
     /// wrong, the log is the database: nobody needs to know.
     pub(crate) fn checkpoint(&self) -> Result<()> {
-        if !self.options.use_index {
+        if !self.options.use_index || self.medium == Medium::Network {
             return Ok(());
         }
         let view = self.reader.refresh()?.closed();

@@ -17,13 +17,13 @@ use crate::format::event::EntityKind;
 use crate::format::segment::{FOOTER_FRAME_BYTES, SegmentHeader, SegmentKind};
 use crate::id::{SegmentId, Uid, WriterId};
 use crate::log::{
-    LIVE_DIR, LOG_DIR, LogWriter, Segment, View, compact_segments, holds_points_of, is_worth_sealing,
-    parse_live_name,
+    LIVE_DIR, LOG_DIR, LogWriter, Segment, View, compact_segments, holds_points_of, is_understood,
+    is_worth_sealing, parse_live_name,
 };
 use crate::store::report::{CompactReport, Progress};
 use crate::store::state::Want;
 use crate::store::{Inner, Store};
-use crate::vfs::{FileSystem, HeldLock, OpenMode, process};
+use crate::vfs::{HeldLock, OpenMode, process};
 
 /// The lock of whoever compacts or collects garbage.
 const COMPACT_LOCK_FILE: &str = "compact.lock";
@@ -89,6 +89,9 @@ fn plan(mut foldable: Vec<Arc<Segment>>, purged: &HashSet<Uid>) -> Result<Plan> 
     let mut group_bytes = u64::MAX;
     let mut bytes = 0;
     for segment in foldable {
+        if !is_understood(&segment)? {
+            continue;
+        }
         let len = segment.state().valid_len;
         let has_purged = holds_points_of(&segment, purged)?;
         if segment.header.kind == SegmentKind::Sealed && len >= LARGE_SEGMENT_BYTES && !has_purged {
@@ -118,7 +121,7 @@ fn plan(mut foldable: Vec<Arc<Segment>>, purged: &HashSet<Uid>) -> Result<Plan> 
 impl Inner {
     /// The lock of whoever compacts; none on a network file system, where there is no lock to trust and none is needed.
     pub(super) fn compact_lock(&self) -> Result<Option<Box<dyn HeldLock>>> {
-        if self.vfs.file_system(&self.root) == FileSystem::Network {
+        if !self.medium.trusts_locks() {
             return Ok(None);
         }
         let path = self.root.join(COMPACT_LOCK_FILE);
@@ -138,6 +141,21 @@ impl Inner {
         let state = self.current(Want::All)?;
         let purged = state.catalog.entries().filter(|e| e.kind() == EntityKind::RUN && e.is_purged());
         Ok(purged.map(|e| e.uid()).collect())
+    }
+
+    /// Those that segments have something of, without reading the rest of the store.
+    fn purged_among(&self, segments: &[Arc<Segment>]) -> Result<HashSet<Uid>> {
+        let uids: HashSet<Uid> = segments.iter().flat_map(|s| s.state().uids().collect::<Vec<_>>()).collect();
+        let mut state = self.lock_state();
+        state.refresh(&self.reader)?;
+        let mut purged = HashSet::new();
+        for uid in uids {
+            state.ensure(Want::Entity(uid))?;
+            if state.catalog.entry(EntityKind::RUN, uid).is_some_and(|run| run.is_purged()) {
+                purged.insert(uid);
+            }
+        }
+        Ok(purged)
     }
 
     /// Segments that nobody appends to any more.
@@ -167,8 +185,8 @@ impl Inner {
     }
 
     /// Whether the process that wrote a file is gone: it holds a lock on it as long as it may append.
-    fn is_abandoned(&self, path: &Path) -> Result<bool> {
-        if self.vfs.file_system(path) == FileSystem::Network {
+    pub(super) fn is_abandoned(&self, path: &Path) -> Result<bool> {
+        if !self.medium.trusts_locks() {
             return Ok(false);
         }
         match self.vfs.open(path, OpenMode::ReadWrite).and_then(|file| file.try_lock()) {
@@ -195,6 +213,7 @@ impl Inner {
             let outcome = loop {
                 let bytes: u64 = sources.iter().map(|s| s.state().valid_len).sum();
                 let header = SegmentHeader {
+                    features: 0,
                     kind: SegmentKind::Sealed,
                     id: SegmentId::random()?,
                     writer,
@@ -350,7 +369,8 @@ impl Inner {
                 bytes += s.state().valid_len;
                 bytes <= CLOSE_BYTES_MAX
             });
-            self.fold(plan(folded, &HashSet::new())?, &HashSet::new(), &mut |_| {})?;
+            let purged = self.purged_among(&folded)?;
+            self.fold(plan(folded, &purged)?, &purged, &mut |_| {})?;
         }
         self.remove_replaced(&view, false, &mut |_, _| {})?;
         Ok(())
@@ -407,5 +427,115 @@ mod tests {
             );
             store.compact(&mut |_| {}).unwrap();
         }
+    }
+
+    /// A closed segment into which a newer program put something that this one does not know.
+    fn with_stranger(root: &Path, what: &str) -> PathBuf {
+        use crate::format::declare::{Declaration, SeriesKey};
+        use crate::log::{BatchColumn, SegmentWriter};
+        let vfs: Arc<dyn crate::vfs::Vfs> = Arc::new(crate::vfs::OsVfs);
+        let writer = WriterId::random().unwrap();
+        let header = SegmentHeader {
+            kind: SegmentKind::Log,
+            features: u32::from(what == "feature") << 7,
+            id: SegmentId::random().unwrap(),
+            writer,
+            number: 0,
+            predecessor: SegmentId::default(),
+            predecessor_len: 0,
+            created_ms: 1,
+            store: crate::id::StoreId::default(),
+        };
+        let mut segment = SegmentWriter::create(vfs, &root.join(LOG_DIR), header, Compression::Zstd).unwrap();
+        let series = SeriesKey::of_run(Uid::from_bytes([7; 16]), "x");
+        let declaration =
+            Arc::new(Declaration { number: 0, series, origin: writer.into(), attributes: Vec::new() });
+        for n in 0..50 {
+            let axes = [crate::codec::axis::Axis { steps: &[n], timestamps_ms: &[n] }];
+            let column = BatchColumn {
+                declaration: &declaration,
+                first_ordinal: n as u64,
+                axis: 0,
+                values: &[n as f64],
+                extras: &[],
+            };
+            segment.append_batch(&axes, &[column], 0).unwrap();
+            match what {
+                "frame" if n == 20 => segment.append_stranger(200, b"of the future").unwrap(),
+                // Kind 1, and a version that may be skipped.
+                "record" if n == 20 => {
+                    segment.append_event(&[1, 0, 0x02, 0x80, 3, 0, 0, 0, 1, 2, 3], &[]).unwrap();
+                }
+                _ => {}
+            }
+        }
+        segment.finish().unwrap();
+        segment.path().to_path_buf()
+    }
+
+    #[test]
+    fn what_a_newer_program_wrote_is_neither_sealed_nor_folded() {
+        for (what, stays) in [("feature", true), ("frame", true), ("record", true), ("nothing", false)] {
+            let directory = tempfile::tempdir().unwrap();
+            let store = Store::open(directory.path()).unwrap();
+            let path = with_stranger(directory.path(), what);
+            let before = std::fs::read(&path).unwrap();
+            let report = store.compact(&mut |_| {}).unwrap();
+            assert_eq!(report.segments_before == 0, stays, "{what}: {report:?}");
+            let vfs: Arc<dyn crate::vfs::Vfs> = Arc::new(crate::vfs::OsVfs);
+            let sealed = crate::log::seal_segment(&vfs, &path, Compression::Zstd).unwrap();
+            assert_eq!(sealed, !stays, "{what}");
+            assert_eq!(std::fs::read(&path).unwrap() == before, stays, "{what}");
+            let parts = store.inner().reader.refresh().unwrap().series(Uid::from_bytes([7; 16])).unwrap();
+            assert_eq!(parts.iter().map(|p| p.end()).max(), Some(50), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_replaced_segment_whose_end_is_another_still_counts() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = with_stranger(directory.path(), "nothing");
+        let store = Store::open(directory.path()).unwrap();
+        store.compact(&mut |_| {}).unwrap();
+        let view = store.inner().reader.refresh().unwrap();
+        let (folded, state) = &view.segments[0];
+        let original = view.all_segments().find(|s| s.path == path).unwrap();
+        assert_ne!(folded.path, path);
+        assert_eq!(state.replaced[0].last_crc, original.state().last_crc);
+        assert_ne!(state.replaced[0].last_crc, 0);
+        let one = (state.replaced[0].valid_len, state.replaced[0].last_crc);
+        assert!(original.state().is_within(one) && original.state().is_within((one.0, 0)));
+        assert!(
+            !original.state().is_within((one.0, !one.1)) && !original.state().is_within((one.0 - 1, one.1))
+        );
+        assert!(store.verify(&mut |_| {}).unwrap().findings.is_empty());
+    }
+
+    #[test]
+    fn folding_at_close_leaves_out_points_of_purged_runs() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut runs: Vec<String> = Vec::new();
+        for n in 0..=SMALL_SEGMENTS_MAX {
+            let store = Store::options().stall_timeout_ms(60_000).open(directory.path()).unwrap();
+            if n == 1 {
+                store.delete_run(&runs[0]).unwrap();
+                store.gc(&crate::GcOptions { older_than_ms: 0, dry_run: false }).unwrap();
+            }
+            let run = store.experiment("e").unwrap().start_run(RunOptions::new()).unwrap();
+            for step in 0..10 {
+                run.log_metric("x", step, 1.0).unwrap();
+            }
+            runs.push(run.id().to_owned());
+            drop(run);
+            store.close().unwrap();
+        }
+        let store = Store::options().read_only(true).open(directory.path()).unwrap();
+        let view = store.inner().reader.refresh().unwrap();
+        assert!(view.segments.len() < SMALL_SEGMENTS_MAX, "{} segments", view.segments.len());
+        let gone: HashSet<Uid> = [runs[0].parse().unwrap()].into();
+        for (segment, _) in &view.segments {
+            assert!(!holds_points_of(segment, &gone).unwrap());
+        }
+        assert_eq!(store.stats().unwrap().points, 10 * SMALL_SEGMENTS_MAX as u64);
     }
 }

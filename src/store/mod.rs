@@ -6,6 +6,8 @@
 //! bookkeeping of `vfs` that makes `fork` safe), and no thread is left once the last handle is gone.
 
 mod artifacts;
+mod backup;
+mod copying;
 mod experiments;
 mod gc;
 #[cfg(test)]
@@ -14,8 +16,11 @@ mod histories;
 mod identity;
 mod indexing;
 mod maintenance;
+mod merge;
 mod metrics;
 mod options;
+mod recover;
+mod repair;
 pub mod report;
 mod runs;
 mod search;
@@ -32,7 +37,9 @@ use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::format::event::Operation;
 use crate::id::{Stamp, StoreId, Uid, WriterId};
-use crate::log::{BulkColumn, LOG_DIR, LogReader, LogWriter, RecoverReport, recover_dead_writers};
+use crate::log::{
+    BulkColumn, LOG_DIR, LogReader, LogWriter, Medium, RecoverReport, Which, recover_dead_writers,
+};
 use crate::query::snapshot::Snapshot;
 use crate::vfs::{PerProcess, Vfs};
 
@@ -41,7 +48,7 @@ pub use experiments::{ExperimentHandle, ExperimentOptions};
 pub use gc::GcOptions;
 pub use histories::{History, HistoryPage};
 pub use metrics::MetricSummary;
-pub use options::{Durability, Options, SharedMapping};
+pub use options::{Durability, Network, Options, SharedMapping};
 pub use runs::{Metric, Run, RunOptions};
 pub use search::{ExperimentSearch, Page, RunSearch, Search};
 pub use series::Series;
@@ -83,6 +90,8 @@ pub(crate) struct Inner {
     pub root: PathBuf,
     pub id: StoreId,
     pub options: Options,
+    /// What the file system is trusted with.
+    pub medium: Medium,
     pub reader: LogReader,
     writer: Option<LogWriter>,
     /// Held while an event is made and written, so that the catalog it was made from is still true. Never while waiting
@@ -120,12 +129,14 @@ impl Store {
             Err(Error::Corrupt { .. }) if options.read_only && options.skip_damage => StoreId::default(),
             Err(error) => return Err(error),
         };
+        let medium = options.medium(root);
         let writer = if options.read_only {
             None
         } else {
-            Some(LogWriter::new(Arc::clone(&vfs), root, id, WriterId::random()?, options.writer()))
+            let id_of_writer = WriterId::random()?;
+            Some(LogWriter::new(Arc::clone(&vfs), root, id, id_of_writer, options.writer(medium)))
         };
-        let inner = Inner::new(vfs, root, id, options, writer);
+        let inner = Inner::new(vfs, root, id, options, medium, writer);
         // Refuses at once what a newer program wrote.
         inner.reader.refresh()?;
         Ok(Self { process: Arc::new(PerProcess::new(inner)) })
@@ -194,7 +205,14 @@ impl Drop for Inner {
 }
 
 impl Inner {
-    fn new(vfs: Arc<dyn Vfs>, root: &Path, id: StoreId, options: Options, writer: Option<LogWriter>) -> Self {
+    fn new(
+        vfs: Arc<dyn Vfs>,
+        root: &Path,
+        id: StoreId,
+        options: Options,
+        medium: Medium,
+        writer: Option<LogWriter>,
+    ) -> Self {
         let writer_id = writer.as_ref().map_or(WriterId::default(), LogWriter::id);
         Self {
             reader: LogReader::new(Arc::clone(&vfs), root).with_skip_damage(options.skip_damage),
@@ -202,6 +220,7 @@ impl Inner {
             root: root.to_path_buf(),
             id,
             options,
+            medium,
             writer,
             changing: Mutex::new(()),
             recovered: OnceLock::new(),
@@ -214,16 +233,17 @@ impl Inner {
 
     /// The same store for a forked child, from what never changes in the parent's.
     fn inherited(parents: &Self) -> Self {
-        let (vfs, options) = (Arc::clone(&parents.vfs), parents.options.clone());
+        let (vfs, options, medium) = (Arc::clone(&parents.vfs), parents.options.clone(), parents.medium);
         let writer = parents.writer.as_ref().map(|_| {
-            let new = |id| LogWriter::new(Arc::clone(&vfs), &parents.root, parents.id, id, options.writer());
+            let new =
+                |id| LogWriter::new(Arc::clone(&vfs), &parents.root, parents.id, id, options.writer(medium));
             match WriterId::random() {
                 Ok(id) => new(id),
                 // Two writers with one id would share files: this one refuses every call.
                 Err(error) => new(WriterId::default()).refusing(&error),
             }
         });
-        Self::new(vfs, &parents.root, parents.id, options, writer)
+        Self::new(vfs, &parents.root, parents.id, options, medium, writer)
     }
 
     /// Closes the writer. After a first time, or in a process that never wrote, there is nothing to do.
@@ -255,7 +275,8 @@ impl Inner {
     }
 
     fn bring_home(&self, writer: &LogWriter) -> Result<RecoverReport> {
-        recover_dead_writers(&self.vfs, &self.root, self.id, writer, &self.reader)
+        let which = if self.medium.trusts_locks() { Which::OfThisHost } else { Which::None };
+        recover_dead_writers(&self.vfs, &self.root, self.id, writer, &self.reader, which)
     }
 
     /// Brings home what was left in live files since the first call.
@@ -323,7 +344,7 @@ impl Inner {
         if claim {
             // Caught up before, so that under the lock only the delta is read.
             self.prepare(&mut self.lock_state(), wants, true)?;
-            held = claim_lock(self.vfs.as_ref(), &self.root, self.claim_timeout())?;
+            held = claim_lock(self.vfs.as_ref(), &self.root, self.medium, self.claim_timeout())?;
         }
         let one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let event = {

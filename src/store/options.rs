@@ -9,9 +9,14 @@ use std::time::Duration;
 use crate::codec::Compression;
 use crate::error::Result;
 use crate::limits::{LIVE_BYTES_MAX, SEGMENT_BYTES_MAX};
-use crate::log::WriterOptions;
+use crate::log::{Medium, WriterOptions};
 use crate::store::Store;
 use crate::vfs::{OsVfs, Vfs};
+
+/// How old points get before they become batches.
+const FLUSH_INTERVAL_MS: u64 = 60_000;
+/// The same on a network file system, where other hosts see whole frames sooner than changing blocks.
+const NETWORK_FLUSH_INTERVAL_MS: u64 = 5_000;
 
 /// What a returned call survives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,6 +39,18 @@ pub enum SharedMapping {
     Off,
 }
 
+/// Whether the store is treated as one on a network file system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    /// Where the file system is a network's (nfs, cifs, lustre, ...).
+    #[default]
+    Auto,
+    /// Always: for network file systems that look local (some FUSE mounts, 9p, virtiofs). Points are written to the
+    /// live file by `pwrite` and become batches every 5 seconds unless said otherwise; there is no index, no lock is
+    /// trusted, and files of killed processes stay until [`Store::recover_host`].
+    On,
+}
+
 /// Options of [`Store::options`]; finish with [`Options::open`].
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -41,7 +58,8 @@ pub struct Options {
     pub(crate) create: bool,
     pub(crate) durability: Durability,
     pub(crate) shared_mapping: SharedMapping,
-    pub(crate) flush_interval_ms: u64,
+    pub(crate) network: Network,
+    pub(crate) flush_interval_ms: Option<u64>,
     pub(crate) sync_interval_ms: u64,
     pub(crate) live_bytes_max: u64,
     pub(crate) stall_timeout_ms: u64,
@@ -58,7 +76,8 @@ impl Default for Options {
             create: true,
             durability: Durability::Os,
             shared_mapping: SharedMapping::Auto,
-            flush_interval_ms: 60_000,
+            network: Network::Auto,
+            flush_interval_ms: None,
             sync_interval_ms: 1_000,
             live_bytes_max: LIVE_BYTES_MAX,
             stall_timeout_ms: 10_000,
@@ -95,9 +114,17 @@ impl Options {
         self
     }
 
-    /// Points older than this become batches. More often: smaller batches, more bytes.
+    /// Whether the store is treated as one on a network file system: weaker promises, never corrupt
+    /// (`docs/durability.md`).
+    pub fn network(mut self, network: Network) -> Self {
+        self.network = network;
+        self
+    }
+
+    /// Points older than this become batches. More often: smaller batches, more bytes. Without it 60 seconds, on a
+    /// network file system 5.
     pub fn flush_interval_ms(mut self, flush_interval_ms: u64) -> Self {
-        self.flush_interval_ms = flush_interval_ms.max(1);
+        self.flush_interval_ms = Some(flush_interval_ms.max(1));
         self
     }
 
@@ -157,15 +184,25 @@ impl Options {
         Store::open_with(path.as_ref(), self)
     }
 
-    pub(crate) fn writer(&self) -> WriterOptions {
+    /// What the file system under a store is trusted with.
+    pub(crate) fn medium(&self, root: &Path) -> Medium {
+        let may_map = self.shared_mapping == SharedMapping::Auto;
+        Medium::of(self.vfs.as_ref(), root, may_map, self.network == Network::On)
+    }
+
+    pub(crate) fn writer(&self, medium: Medium) -> WriterOptions {
+        let flush_interval_ms = match medium {
+            Medium::Network => NETWORK_FLUSH_INTERVAL_MS,
+            Medium::Mapped | Medium::Plain => FLUSH_INTERVAL_MS,
+        };
         WriterOptions {
             sync_always: self.durability == Durability::Sync,
-            flush_interval: Duration::from_millis(self.flush_interval_ms),
+            flush_interval: Duration::from_millis(self.flush_interval_ms.unwrap_or(flush_interval_ms)),
             sync_interval: Duration::from_millis(self.sync_interval_ms),
             live_bytes_max: self.live_bytes_max,
             stall_timeout: Duration::from_millis(self.stall_timeout_ms),
             segment_bytes_max: self.segment_bytes_max,
-            shared_mapping: self.shared_mapping == SharedMapping::Auto,
+            medium,
             compression: Compression::Zstd,
         }
     }

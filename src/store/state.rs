@@ -13,9 +13,9 @@ use crate::catalog::{Catalog, Clock, Entity};
 use crate::error::{Error, Result};
 use crate::format::event::{EntityKind, Event, Operation};
 use crate::id::{Stamp, Uid, WriterId};
-use crate::log::{LogReader, View, event_offsets, read_event, undamaged};
+use crate::log::{LogReader, Medium, View, event_offsets, read_event, undamaged};
 use crate::store::indexing::IndexImage;
-use crate::vfs::{FileSystem, HeldLock, Vfs, process};
+use crate::vfs::{HeldLock, Vfs, process};
 
 /// What must be in memory before a question is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,8 +190,13 @@ impl State {
 
 /// Takes the store's lock for a claim; waits at most `timeout`. On a network file system there is no lock to trust:
 /// races are settled by stamps and reported.
-pub(crate) fn claim_lock(vfs: &dyn Vfs, root: &Path, timeout: Duration) -> Result<Option<Box<dyn HeldLock>>> {
-    if vfs.file_system(root) == FileSystem::Network {
+pub(crate) fn claim_lock(
+    vfs: &dyn Vfs,
+    root: &Path,
+    medium: Medium,
+    timeout: Duration,
+) -> Result<Option<Box<dyn HeldLock>>> {
+    if !medium.trusts_locks() {
         return Ok(None);
     }
     let path = root.join("lock");

@@ -13,11 +13,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::format::declare::SeriesKey;
+use crate::format::live::LiveHeader;
 use crate::id::{Origin, SegmentId, WriterId};
 use crate::log::{
     ColumnSpan, LIVE_DIR, LOG_DIR, LiveWindow, Segment, SegmentCheck, View, check_segment, parse_live_name,
     parse_segment_name, read_live_window,
 };
+use crate::store::repair::QUARANTINE_DIR;
 use crate::store::report::{Finding, Progress, Severity, VerifyReport};
 use crate::store::{Inner, Store, identity};
 use crate::vfs::process;
@@ -34,6 +36,8 @@ enum Told {
 }
 
 type Spans = HashMap<(SeriesKey, Origin), Vec<(ColumnSpan, usize)>>;
+/// Ordinals from and to, of every series.
+pub(super) type Ranges = HashMap<(SeriesKey, Origin), Vec<(u64, u64)>>;
 
 impl Store {
     /// Checks everything: every checksum, every column decoded, that directories and footers say what the frames hold,
@@ -44,26 +48,35 @@ impl Store {
     /// # Errors
     /// Only if the system cannot list the store. What is wrong with it is in the report.
     pub fn verify(&self, progress: &mut dyn FnMut(&Progress)) -> Result<VerifyReport> {
+        self.inner().verify(progress).map(|(report, _)| report)
+    }
+}
+
+impl Inner {
+    /// The report, and which points can be read.
+    pub(super) fn verify(&self, progress: &mut dyn FnMut(&Progress)) -> Result<(VerifyReport, Ranges)> {
         let mut verifier = Verifier {
-            store: self.inner(),
+            store: self,
             report: VerifyReport::default(),
             spans: Spans::new(),
+            sound: Ranges::new(),
             segments: Vec::new(),
         };
         verifier.identity();
         let windows = verifier.live_windows()?;
         verifier.segments(progress)?;
         // The view after the windows, as for every snapshot; it also says which numbers are missing.
-        let view = self.inner().reader.refresh()?;
+        let view = self.reader.refresh()?;
         verifier.problems(&view);
+        verifier.set_aside()?;
         verifier.chains();
         verifier.ordinals();
         for window in &windows {
             verifier.live(window, &view);
         }
-        let mut report = verifier.report;
+        let mut report = std::mem::take(&mut verifier.report);
         report.findings.sort_by(|a, b| (&a.path, a.offset).cmp(&(&b.path, b.offset)));
-        Ok(report)
+        Ok((report, verifier.sound))
     }
 }
 
@@ -71,7 +84,8 @@ struct Verifier<'a> {
     store: &'a Inner,
     report: VerifyReport,
     spans: Spans,
-    /// Each with its length and whether it is closed.
+    sound: Ranges,
+    /// Each with the length that counts and whether it is closed.
     segments: Vec<(Arc<Segment>, u64, bool)>,
 }
 
@@ -112,24 +126,10 @@ impl Verifier<'_> {
         }
     }
 
-    /// Names in a folder; a folder that is not there is empty.
-    fn names(&self, folder: &str) -> Result<Vec<String>> {
-        let path = self.store.root.join(folder);
-        match self.store.vfs.list(&path) {
-            Ok(entries) => {
-                let mut names: Vec<_> = entries.into_iter().map(|entry| entry.name).collect();
-                names.sort_unstable();
-                Ok(names)
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(e) => Err(Error::io("list", &path, e)),
-        }
-    }
-
     fn live_windows(&mut self) -> Result<Vec<LiveWindow>> {
         let folder = self.store.root.join(LIVE_DIR);
         let mut windows = Vec::new();
-        for name in self.names(LIVE_DIR)? {
+        for name in self.store.names(LIVE_DIR)? {
             let path = folder.join(&name);
             if name.ends_with(".quarantine") {
                 let text = "was set aside: points in it do not join those in the log";
@@ -160,7 +160,7 @@ impl Verifier<'_> {
     fn segments(&mut self, progress: &mut dyn FnMut(&Progress)) -> Result<()> {
         let folder = self.store.root.join(LOG_DIR);
         let mut paths = Vec::new();
-        for name in self.names(LOG_DIR)? {
+        for name in self.store.names(LOG_DIR)? {
             let path = folder.join(&name);
             if parse_segment_name(&name).is_some() {
                 paths.push(path);
@@ -262,32 +262,68 @@ impl Verifier<'_> {
         }
     }
 
-    /// Each header names its predecessor, and how long that was at least.
-    fn chains(&mut self) {
-        let mut replaced: HashSet<SegmentId> = HashSet::new();
-        for (segment, ..) in &self.segments {
-            replaced.extend(segment.state().replaced.iter().map(|one| one.id));
+    /// What a repair set aside is no part of the store; people decide about it.
+    fn set_aside(&mut self) -> Result<()> {
+        for name in self.store.names(QUARANTINE_DIR)? {
+            let path = self.store.root.join(QUARANTINE_DIR).join(name);
+            let text = "was set aside by a repair; remove it when nothing in it is wanted";
+            self.find(Severity::Note, &path, None, text);
         }
-        let known: HashMap<SegmentId, (u64, PathBuf, bool)> = self
+        Ok(())
+    }
+
+    /// Each header names its predecessor, and how long that was at least; each list of replaced segments how long these
+    /// were, and the crc of the last frame.
+    fn chains(&mut self) {
+        // How much of each is there: in its own file, or in one that replaces it.
+        let mut replaced: HashMap<SegmentId, (u64, PathBuf)> = HashMap::new();
+        let mut ends: Vec<(SegmentId, u64, u32, PathBuf)> = Vec::new();
+        for (segment, ..) in &self.segments {
+            for one in segment.state().replaced.iter() {
+                let (len, path) = replaced.entry(one.id).or_insert_with(|| (0, segment.path.clone()));
+                if *len < one.valid_len {
+                    (*len, *path) = (one.valid_len, segment.path.clone());
+                }
+                ends.push((one.id, one.valid_len, one.last_crc, segment.path.clone()));
+            }
+        }
+        let known: HashMap<SegmentId, (u64, PathBuf, u32)> = self
             .segments
             .iter()
-            .map(|(s, len, closed)| (s.header.id, (*len, s.path.clone(), *closed)))
+            .map(|(s, len, _)| (s.header.id, (*len, s.path.clone(), s.state().last_crc)))
             .collect();
+        for (id, len, crc, path) in ends {
+            if let Some((own, original, own_crc)) = known.get(&id)
+                && *own == len
+                && crc != 0
+                && crc != *own_crc
+            {
+                let name = original.file_name().unwrap_or_default().to_string_lossy();
+                let text =
+                    format!("replaces {name} as it ended with crc {crc:08x}; it ends with {own_crc:08x}");
+                self.find(Severity::Damage, &path, None, text);
+            }
+        }
         let numbers: HashSet<(WriterId, u64)> =
             self.segments.iter().map(|(s, ..)| (s.header.writer, s.header.number)).collect();
         let headers: Vec<_> = self.segments.iter().map(|(s, ..)| (s.header, s.path.clone())).collect();
         for (header, path) in headers {
-            let first = header.number == 0;
-            match known.get(&header.predecessor) {
-                Some((len, predecessor, _)) if *len < header.predecessor_len => {
+            let there = known.get(&header.predecessor).map(|(len, path, _)| (*len, path.clone()));
+            let folded = replaced.get(&header.predecessor).cloned();
+            // The sealed copy of a predecessor that is still open elsewhere may hold more, or less.
+            let longest = there.into_iter().chain(folded).max_by_key(|(len, _)| *len);
+            match longest {
+                // Set aside by a repair, which said so.
+                Some((0, _)) => {}
+                Some((len, predecessor)) if len < header.predecessor_len => {
                     let text = format!(
-                        "has {len} bytes; segment {} of the same writer says that it had {}",
-                        header.number, header.predecessor_len
+                        "has {len} bytes of segment {}; the next one, {}, says that it had {}",
+                        header.predecessor, header.number, header.predecessor_len
                     );
-                    self.find(Severity::Damage, predecessor, Some(*len), text);
+                    self.find(Severity::Damage, &predecessor, Some(len), text);
                 }
                 Some(_) => {}
-                None if first || replaced.contains(&header.predecessor) => {}
+                None if header.number == 0 => {}
                 // A number that is missing is reported as such.
                 None if !numbers.contains(&(header.writer, header.number - 1)) => {}
                 None => {
@@ -307,6 +343,12 @@ impl Verifier<'_> {
             spans.sort_unstable();
             let mut next = 0;
             let mut before: Option<(ColumnSpan, usize)> = None;
+            let sound: Vec<_> = spans
+                .iter()
+                .filter(|(span, _)| span.fingerprint.is_some())
+                .map(|(span, _)| (span.first_ordinal, span.end))
+                .collect();
+            self.sound.insert((series.clone(), origin), sound);
             for (span, segment) in spans {
                 let Some(path) = self.segments.get(segment).map(|(s, ..)| s.path.clone()) else { continue };
                 if span.first_ordinal > next {
@@ -354,6 +396,14 @@ impl Verifier<'_> {
             Err(error) => return self.find(Severity::Damage, &window.path, None, error.to_string()),
         };
         let (joined, behind) = window.joined(covered);
+        let host = &window.header.host;
+        if !host.is_empty() && host != LiveHeader::host_as_stored(&process::host_name()) {
+            let text = format!(
+                "has {} points of a writer on {host}; `recover --host {host}` moves them once it is gone",
+                joined.len()
+            );
+            self.find(Severity::Note, &window.path, None, text);
+        }
         self.report.points += joined.len() as u64;
         if behind > 0 {
             let text = format!("{behind} points do not join those before them");

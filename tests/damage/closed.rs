@@ -199,6 +199,7 @@ fn a_segment_inside_a_blob_is_never_taken_for_the_log() {
     // A segment of blobs, with the other segment as a blob in it, plain.
     let writer = WriterId::from_bytes([7; 16]);
     let header = SegmentHeader {
+        features: 0,
         kind: SegmentKind::Blobs,
         id: SegmentId::from_bytes([8; 16]),
         writer,

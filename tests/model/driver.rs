@@ -168,13 +168,14 @@ fn same_points<'a>(what: &str, real: &Points, model: impl ExactSizeIterator<Item
 }
 
 fn options(place: &Place, opening: Opening) -> Options {
-    Store::options()
+    let options = crate::medium::options();
+    let options = if opening.unmapped { options.shared_mapping(SharedMapping::Off) } else { options };
+    options
         .vfs(place.vfs())
         .flush_interval_ms(if opening.flushes { 1 } else { 60_000 })
         .sync_interval_ms(if opening.flushes { 1 } else { 1_000 })
         .segment_bytes_max(if opening.rolls { 1 } else { u64::MAX })
         .live_bytes_max(1)
-        .shared_mapping(if opening.unmapped { SharedMapping::Off } else { SharedMapping::Auto })
 }
 
 impl Driver {

@@ -5,6 +5,8 @@
 //! refused call is refused with the same kind of error and changes nothing. `MLRS_TEST_SCALE` multiplies the scripts.
 
 mod driver;
+#[path = "../medium/mod.rs"]
+mod medium;
 mod reference;
 mod script;
 

@@ -25,7 +25,7 @@ pub fn write(args: &[String]) {
     let [path, shared, seed, writer] = args else { panic!("{args:?}") };
     let (seed, writer): (u64, u64) = (seed.parse().unwrap(), writer.parse().unwrap());
     let mut random = Random(seed ^ writer.wrapping_mul(0x5851_f42d));
-    let mut options = Store::options();
+    let mut options = crate::medium::options();
     if random.one_in(2) {
         options = options.flush_interval_ms(random.between(1, 20)).sync_interval_ms(random.between(1, 20));
     }

@@ -14,6 +14,8 @@ mod forked;
 mod full_disk;
 mod killed;
 mod many;
+#[path = "../medium/mod.rs"]
+mod medium;
 mod script;
 mod stopped;
 

@@ -115,6 +115,18 @@ pub(super) enum Verb {
     /// Remove deleted runs and experiments for good
     #[command(after_help = ex::GC)]
     Gc(Gc),
+    /// Bring home what dead writers of a host left, where no lock can tell that they are dead
+    #[command(after_help = ex::RECOVER)]
+    Recover(Recover),
+    /// Copy what is sound in damaged files to new ones and set the damaged files aside
+    #[command(after_help = ex::REPAIR)]
+    Repair(Repair),
+    /// Copy the store, consistently, while others write
+    #[command(after_help = ex::BACKUP)]
+    Backup(Backup),
+    /// Take in what other stores hold
+    #[command(after_help = ex::MERGE)]
+    Merge(Merge),
     /// Print a completion script for a shell
     #[command(after_help = ex::COMPLETIONS)]
     Completions(Completions),
@@ -142,6 +154,10 @@ impl Verb {
             | Self::Verify
             | Self::Compact
             | Self::Gc(_)
+            | Self::Recover(_)
+            | Self::Repair(_)
+            | Self::Backup(_)
+            | Self::Merge(_)
             | Self::Completions(_)
             | Self::Man(_) => return None,
         };
@@ -162,6 +178,40 @@ pub(super) struct Gc {
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = time::parse_duration)]
     pub(super) older_than: u64,
     /// Tell what would be removed, remove nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Recover {
+    /// The host whose writers are all gone, as `hostname` says it there
+    #[arg(long, value_name = "NAME", value_hint = ValueHint::Hostname)]
+    pub(super) host: String,
+    /// Tell what would be brought home, touch nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Repair {
+    /// Tell what would be done, touch nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Backup {
+    /// A new or empty directory, or an earlier backup of the same store
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub(super) dest: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Merge {
+    /// Stores to take in; they are only read
+    #[arg(required = true, value_name = "OTHER", value_hint = ValueHint::DirPath)]
+    pub(super) others: Vec<PathBuf>,
+    /// Tell what would be taken in, write nothing
     #[arg(long)]
     pub(super) dry_run: bool,
 }
