@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::format::batch;
 use crate::format::blob::BLOB_ENTITY;
 use crate::format::declare::Declaration;
+use crate::format::event::EntityKind;
 use crate::format::directory::{Directory, DirectoryHead, EntityEntry, EntityRow, FrameEntry, Posting};
 use crate::format::frame::{
     FRAME_HEADER_BYTES, FrameHeader, FrameKind, check_payload, frame_seed, read_frame_header, seeded_crc,
@@ -46,6 +47,8 @@ pub(crate) struct LoadedDirectory {
     payload_offset: u64,
     seed: u32,
     pub head: DirectoryHead,
+    /// Whether it has a row of a writer; few have one, and every look at a live file asks.
+    pub has_writers: bool,
 }
 
 /// What is known of a segment at one moment.
@@ -249,7 +252,8 @@ impl Segment {
         let payload_offset = offset + FRAME_HEADER_BYTES as u64;
         let head = DirectoryHead::decode(checked, header.payload_len, offset)
             .map_err(|m| m.at(&self.path, payload_offset))?;
-        Ok(LoadedDirectory { payload_offset, seed: frame_seed(self.header.id, offset), head })
+        let has_writers = head.rows.iter().any(|row| row.kind == EntityKind::WRITER);
+        Ok(LoadedDirectory { payload_offset, seed: frame_seed(self.header.id, offset), head, has_writers })
     }
 
     /// Reads and checks the frame header at `offset`.
