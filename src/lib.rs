@@ -20,12 +20,13 @@ pub mod vfs;
 pub use error::{Error, Result};
 pub use model::{Dataset, DatasetInput, Experiment, Lifecycle, Point, Points, RunData, RunStatus};
 pub use query::ViewType;
+pub use query::follow::FollowedPoint;
 pub use query::grammar::Dialect;
 pub use store::report::{CompactReport, Finding, GcReport, Progress, Severity, Stats, VerifyReport};
 pub use store::{
-    ArtifactInfo, Durability, ExperimentHandle, ExperimentOptions, ExperimentSearch, GcOptions, History,
-    HistoryPage, Metric, MetricSummary, Options, Page, Run, RunOptions, RunSearch, Search, Series,
-    SharedMapping, Store,
+    ArtifactInfo, Durability, ExperimentHandle, ExperimentOptions, ExperimentSearch, Follow, FollowCursor,
+    GcOptions, History, HistoryPage, Metric, MetricSummary, Options, Page, ReapedRun, Run, RunLiveness,
+    RunOptions, RunSearch, Search, Series, SharedMapping, Store, WriterInfo, WriterLiveness,
 };
 
 /// The example of the README compiles.

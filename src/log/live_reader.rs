@@ -139,14 +139,12 @@ pub(super) fn read_header(
     let Some(page) = read_full(file, path, 0, LIVE_HEADER_BYTES)? else { return Ok(None) };
     match LiveHeader::decode(&page) {
         Ok(Ok(header)) => Ok(Some(header)),
-        Ok(Err(version)) => {
-            Err(Error::NewerFormat {
-                path: path.to_path_buf(),
-                what: "the live file",
-                found: version.to_string(),
-                supported: LIVE_VERSION.to_string(),
-            })
-        }
+        Ok(Err(version)) => Err(Error::NewerFormat {
+            path: path.to_path_buf(),
+            what: "the live file",
+            found: version.to_string(),
+            supported: LIVE_VERSION.to_string(),
+        }),
         // A file whose first page is still zero belongs to a writer that is just beginning.
         Err(_) if page.iter().all(|&b| b == 0) => Ok(None),
         // Checks start from the writer, and the file's name says who that is; the rest of the header is for people,

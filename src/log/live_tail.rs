@@ -123,7 +123,8 @@ impl LiveTail {
             }
         }
         self.next = Some(next);
-        let is_behind = self.blocks.iter().flatten().any(|&(kind, first)| kind == BLOCK_POINTS && first > next);
+        let is_behind =
+            self.blocks.iter().flatten().any(|&(kind, first)| kind == BLOCK_POINTS && first > next);
         if !marked && !is_behind {
             self.lost = None;
             return Ok(News::Joined);

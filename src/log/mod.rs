@@ -37,7 +37,7 @@ pub(crate) use column_reader::{ColumnReader, DecodedColumn};
 pub(crate) use live_reader::{LiveRecord, LiveWindow, read_live_window, read_live_windows};
 pub(crate) use live_tail::{LiveTail, News};
 pub(crate) use origin_stream::OriginStream;
-pub(crate) use reader::{LogReader, SeriesPart, View, event_offsets, read_event, undamaged};
+pub(crate) use reader::{EntityPlace, LogReader, SeriesPart, View, event_offsets, read_event, undamaged};
 pub(crate) use recover::{RecoverReport, recover_dead_writers};
 pub(crate) use seal::{compact_segments, holds_points_of, is_worth_sealing};
 pub(crate) use segment_reader::{Damage, Segment, SegmentState};

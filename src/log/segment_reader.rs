@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 use crate::format::batch;
 use crate::format::blob::BLOB_ENTITY;
 use crate::format::declare::Declaration;
-use crate::format::event::EntityKind;
 use crate::format::directory::{Directory, DirectoryHead, EntityEntry, EntityRow, FrameEntry, Posting};
+use crate::format::event::EntityKind;
 use crate::format::frame::{
     FRAME_HEADER_BYTES, FrameHeader, FrameKind, check_payload, frame_seed, read_frame_header, seeded_crc,
 };
@@ -146,6 +146,11 @@ impl Segment {
 
     fn replace_state(&self, state: SegmentState) {
         *self.state.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(state);
+    }
+
+    /// Whether its writer holds its lock, see [`VfsFile::is_locked`].
+    pub(crate) fn is_locked(&self) -> Result<bool> {
+        self.file.is_locked().map_err(|e| Error::io("ask for the lock of", &self.path, e))
     }
 
     /// Length of the file.

@@ -80,7 +80,10 @@ pub(crate) struct Follower {
 
 impl fmt::Debug for Follower {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Follower").field("run", &self.run_id).field("next", &self.next).finish_non_exhaustive()
+        f.debug_struct("Follower")
+            .field("run", &self.run_id)
+            .field("next", &self.next)
+            .finish_non_exhaustive()
     }
 }
 
@@ -417,8 +420,7 @@ impl Follower {
                 && let Some((key, parts)) = self.waiting.pop_front()
             {
                 let (origin, next) = (parts.origin, self.next_of(&key, parts.origin));
-                let stream =
-                    parts.stream(&mut self.reader, next..u64::MAX)?.allow_holes(self.holes_allowed);
+                let stream = parts.stream(&mut self.reader, next..u64::MAX)?.allow_holes(self.holes_allowed);
                 let ready = DecodedColumn::default();
                 self.lanes.push(Lane { key, origin, next, stream, ready, at: 0, timestamp_max: i64::MIN });
                 continue;

@@ -76,6 +76,11 @@ impl Snapshot {
         Self { view, live: Arc::default() }
     }
 
+    /// Live files, each with the sequence below which its records are in frames.
+    pub(crate) fn windows(&self) -> impl Iterator<Item = (&LiveWindow, u64)> {
+        self.live.iter().map(|(window, covered, _)| (window, *covered))
+    }
+
     /// Whether any live file has something of a run.
     pub(crate) fn has_live(&self, run: Uid) -> bool {
         self.live.iter().any(|(w, ..)| w.declarations.values().any(|d| d.series.run == run))
