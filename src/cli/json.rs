@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_run_keeps_raw_times_and_nan_metrics() {
-        let value = run(&samples::run(), "file:///store/artifacts".into());
+        let value = run(&samples::run(), "file:///store/artifacts".into(), None);
         assert_eq!(value["artifact_uri"], json!("file:///store/artifacts"));
         assert_eq!(value["start_ms"], json!(1_795_434_974_123_i64));
         assert_eq!(value["status"], json!("FINISHED"));

@@ -182,7 +182,7 @@ mod tests {
         let held = file.try_lock().unwrap().unwrap();
         assert!(reader.is_locked().unwrap());
         assert!(file.is_locked().unwrap(), "the lock has a description of its own");
-        assert_eq!(in_forked_child(|| i32::from(reader.is_locked().unwrap_or(false))), 1);
+        assert_eq!(in_forked_child(|| u8::from(reader.is_locked().unwrap_or(false))), 1);
         drop(held);
         assert!(!reader.is_locked().unwrap());
         assert!(!taken_elsewhere(&path));
