@@ -112,6 +112,8 @@ type LiveColumns = BTreeMap<(Arc<str>, Origin), DecodedColumn>;
 
 impl Follower {
     pub(crate) fn new(run: Uid, run_id: String, holes_allowed: bool) -> Self {
+        let mut reader = ColumnReader::default();
+        reader.holes_allowed = holes_allowed;
         Self {
             run,
             run_id,
@@ -124,7 +126,7 @@ impl Follower {
             tails: HashMap::new(),
             waiting: VecDeque::new(),
             lanes: Vec::new(),
-            reader: ColumnReader::default(),
+            reader,
             hole: None,
             holes_seen: 0,
         }
@@ -143,6 +145,7 @@ impl Follower {
 
     pub(crate) fn allow_holes(&mut self, holes_allowed: bool) {
         self.holes_allowed = holes_allowed;
+        self.forget();
     }
 
     pub(crate) fn run(&self) -> Uid {

@@ -4,12 +4,13 @@
 //! asked about without being taken, so that looking is in nobody's way. Locks say something on local file systems of
 //! this machine only; of everybody else the answer is "unknown", never "gone".
 
-use serde::Serialize;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+
+use serde::Serialize;
 
 use crate::catalog::changes::{self, RunUpdate};
 use crate::catalog::{Entity, run_id};
@@ -120,13 +121,12 @@ impl Seen<'_> {
 }
 
 impl Inner {
-    /// What a file says of its writer; none if the file is gone.
-    fn is_locked(&self, path: &std::path::Path) -> Result<Option<bool>> {
-        let asked = self.vfs.open(path, OpenMode::Read).and_then(|file| file.is_locked());
-        match asked {
-            Ok(locked) => Ok(Some(locked)),
+    /// Whether a file is locked, if that can be told here; none if the file is gone.
+    fn is_locked(&self, path: &Path) -> Result<Option<Option<bool>>> {
+        match self.vfs.open(path, OpenMode::Read) {
+            Ok(file) => Ok(Some(file.is_locked().ok())),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(Error::io("ask for the lock of", path, e)),
+            Err(e) => Err(Error::io("open", path, e)),
         }
     }
 
@@ -136,13 +136,16 @@ impl Inner {
         known(store) && known(self.id) && store != self.id
     }
 
-    fn liveness(&self, locked: bool, header: Option<&LiveHeader>, store: StoreId) -> WriterLiveness {
+    fn liveness(&self, locked: Option<bool>, header: Option<&LiveHeader>, store: StoreId) -> WriterLiveness {
         // Locks of a network file system may be free though their holder lives, and the other way round.
         if self.vfs.file_system(&self.root) == FileSystem::Network {
             return WriterLiveness::Unknown;
         }
-        if locked {
-            return WriterLiveness::Alive;
+        match locked {
+            Some(true) => return WriterLiveness::Alive,
+            Some(false) => {}
+            // A file system without such locks.
+            None => return WriterLiveness::Unknown,
         }
         // The kernel's boot id: containers of one machine share it, and see each other's locks.
         let is_here = match header {
@@ -162,13 +165,14 @@ impl Inner {
             let liveness = self.liveness(locked, Some(header), header.store);
             seen.push(Seen { id: header.writer, liveness, window: Some(window), waiting });
         }
-        let mut others: BTreeMap<WriterId, (bool, StoreId)> = BTreeMap::new();
+        let mut others: BTreeMap<WriterId, (Option<bool>, StoreId)> = BTreeMap::new();
         for (segment, state) in &snapshot.view.segments {
             let header = &segment.header;
             let is_open = state.footer.is_none() && header.kind != SegmentKind::Sealed;
             if is_open && !seen.iter().any(|one| one.id == header.writer) {
-                let locked = segment.is_locked()?;
-                others.entry(header.writer).or_insert((false, header.store)).0 |= locked;
+                let locked = segment.is_locked().ok();
+                let known = others.entry(header.writer).or_insert((locked, header.store));
+                known.0 = if known.0 == Some(true) { known.0 } else { locked };
             }
         }
         for (id, (locked, store)) in others {
