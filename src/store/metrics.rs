@@ -111,14 +111,15 @@ impl MetricsCache {
 }
 
 /// The summary of one origin's points. Points that are missing are an error ([`Error::Gap`] of run and key), unless
-/// the reader allows holes.
+/// another look would miss them, too.
 fn origin_summary(
     run: Uid,
     key: &str,
     parts: &OriginParts,
     reader: &mut ColumnReader,
+    holes_stay: bool,
 ) -> Result<Option<Summary>> {
-    let holes_allowed = reader.holes_allowed;
+    let holes_allowed = holes_stay || reader.holes_allowed;
     let joins = |next: u64, first: u64| match first > next && !holes_allowed {
         true => Err(Error::Gap { run: run.to_string(), key: key.into(), first: next, next: first }),
         false => Ok(()),
@@ -191,7 +192,8 @@ pub(crate) fn run_summaries(snapshot: &Snapshot, run: Uid, skip_damage: bool) ->
         }
         let mut whole: Option<Summary> = None;
         for origin in &origins {
-            if let Some(summary) = origin_summary(run, &series.key, origin, &mut reader)? {
+            if let Some(summary) = origin_summary(run, &series.key, origin, &mut reader, snapshot.holes_stay)?
+            {
                 whole = Some(whole.map_or(summary, |known| known.merge(&summary)));
             }
         }
@@ -330,7 +332,7 @@ impl Store {
             reader.holes_allowed = inner.options.skip_damage;
             let mut last = None;
             for origin in snapshot.series(run, OwnerKind::RUN, key)? {
-                let summary = origin_summary(run, key, &origin, &mut reader)?;
+                let summary = origin_summary(run, key, &origin, &mut reader, snapshot.holes_stay)?;
                 last = last.max(summary.map(|summary| summary.step_max));
             }
             Ok(last)

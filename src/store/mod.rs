@@ -304,11 +304,15 @@ impl Inner {
     }
 
     /// Answers from one look at all data. A look that was taken while files changed hands may have a hole, or miss a
-    /// file: then it is taken again; a hole that stays is damage.
+    /// file: then it is taken again. A hole that stays is damage: histories name it, summaries count what is there.
     pub(crate) fn with_snapshot<R>(&self, mut answer: impl FnMut(&Snapshot) -> Result<R>) -> Result<R> {
         let mut attempt = 1;
         loop {
-            match self.snapshot().and_then(|snapshot| answer(&snapshot)) {
+            let answered = self.snapshot().and_then(|mut snapshot| {
+                snapshot.holes_stay = attempt == SNAPSHOTS_MAX;
+                answer(&snapshot)
+            });
+            match answered {
                 Err(Error::Gap { .. } | Error::Io { .. }) if attempt < SNAPSHOTS_MAX => attempt += 1,
                 other => return other,
             }
