@@ -62,8 +62,8 @@ pub struct Follow {
 impl Store {
     /// Follows a run from its first point on. What it is to follow and from where is said before the first question.
     ///
-    /// What an idle look costs: listing `live/` and `log/`, a `stat` or two per segment that is not sealed, and per live
-    /// file a `stat` and 32 bytes read per 64 KiB of it (16 such reads in most). Decoded is what is new, once.
+    /// What an idle look costs: listing `live/` and `log/`, a `stat` or two per segment that is not sealed, and per
+    /// live file a `stat` and 32 bytes read per 64 KiB of it (16 such reads in most). Decoded is what is new, once.
     ///
     /// # Errors
     /// [`Error::NotFound`] if there is no such run (yet).

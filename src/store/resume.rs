@@ -41,8 +41,8 @@ impl Store {
 }
 
 impl Run {
-    /// The greatest step of a metric, by whomever it was logged; none if it never was. From summaries: the cost does not
-    /// grow with the points (what no directory covers yet, at most 4 MiB per writer, is decoded).
+    /// The greatest step of a metric, by whomever it was logged; none if it never was. From summaries: the cost does
+    /// not grow with the points (what no directory covers yet, at most 4 MiB per writer, is decoded).
     ///
     /// # Errors
     /// Whatever reading the log says.

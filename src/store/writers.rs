@@ -273,8 +273,8 @@ impl Inner {
 
 impl Store {
     /// The writers of the store: those that live, those that cannot be seen from here, and those that are gone but left
-    /// points which nobody has brought home yet (the next writer does). Costs a look at the store, and the directories of
-    /// the runs that they log to.
+    /// points which nobody has brought home yet (the next writer does). Costs a look at the store, and the
+    /// directories of the runs that they log to.
     ///
     /// # Errors
     /// Whatever reading the log says.
@@ -334,12 +334,12 @@ impl Store {
     /// `after` ago; that becomes their end. With `dry_run` it only says which. Nothing else ever does this: a run whose
     /// process was killed stays running until somebody calls it otherwise.
     ///
-    /// Runs whose writer cannot be seen from here are left alone: those of other machines (also of copies that were merged
-    /// in, while their segments say so), imported ones, and all on a network file system. So call it where the runs are
-    /// logged, not on a copy of the store. Each run is looked at again under the store's lock, which
-    /// [`Store::resume_run`] takes, too: a run that was resumed before stays running, one that is resumed later runs again.
-    /// (Logging to a run without resuming it takes no lock; such a run is marked if its process began to log to it
-    /// in this very moment.)
+    /// Runs whose writer cannot be seen from here are left alone: those of other machines (also of copies that were
+    /// merged in, while their segments say so), imported ones, and all on a network file system. So call it where the
+    /// runs are logged, not on a copy of the store. Each run is looked at again under the store's lock, which
+    /// [`Store::resume_run`] takes, too: a run that was resumed before stays running, one that is resumed later runs
+    /// again. (Logging to a run without resuming it takes no lock; such a run is marked if its process began to log
+    /// to it in this very moment.)
     ///
     /// # Errors
     /// [`Error::Busy`] if somebody holds the lock for too long, [`Error::ReadOnly`].
