@@ -353,7 +353,7 @@ impl Follower {
                 break;
             };
             put(&mut columns, declaration, *ordinal, record.point);
-            *ordinal += 1;
+            *ordinal = ordinal.saturating_add(1);
         }
         self.tails.insert(writer, tail);
         if known {
@@ -376,7 +376,7 @@ impl Follower {
         for declaration in window.declarations.values().filter(|d| self.wants(&d.series)) {
             let key = (Arc::clone(&declaration.series.key), declaration.origin);
             // Where points are missing before them, they must not look as if they joined.
-            let first = self.ends.get(&key).copied().unwrap_or(0) + u64::from(!joins);
+            let first = self.ends.get(&key).copied().unwrap_or(0).saturating_add(u64::from(!joins));
             ordinals.insert(declaration.number, first);
         }
         for record in records {
@@ -384,7 +384,7 @@ impl Follower {
                 && let Some(declaration) = window.declarations.get(&record.series)
             {
                 put(live, declaration, *ordinal, record.point);
-                *ordinal += 1;
+                *ordinal = ordinal.saturating_add(1);
             }
         }
         if let Some(tail) = self.tails.get_mut(&writer).filter(|_| joins) {
@@ -500,7 +500,8 @@ impl Lane {
         let ordinal = self.next;
         self.timestamp_max = self.timestamp_max.max(point.timestamp_ms);
         self.at += 1;
-        self.next += 1;
+        // A directory may claim any ordinal.
+        self.next = self.next.saturating_add(1);
         Some(FollowedPoint { key: Arc::clone(&self.key), origin: self.origin, ordinal, point })
     }
 }
