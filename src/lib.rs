@@ -20,15 +20,16 @@ pub mod vfs;
 pub use error::{Error, Result};
 pub use model::{Dataset, DatasetInput, Experiment, Lifecycle, Point, Points, RunData, RunStatus};
 pub use query::ViewType;
+pub use query::follow::FollowedPoint;
 pub use query::grammar::Dialect;
 pub use store::report::{
     BackupReport, CompactReport, CopyReport, Finding, GcReport, LostPoints, MergeReport, Progress,
     RecoverReport, RepairAction, RepairKind, RepairReport, Severity, Stats, VerifyReport, WritersElsewhere,
 };
 pub use store::{
-    ArtifactInfo, Durability, ExperimentHandle, ExperimentOptions, ExperimentSearch, GcOptions, History,
-    HistoryPage, Metric, MetricSummary, Network, Options, Page, Run, RunOptions, RunSearch, Search, Series,
-    SharedMapping, Store,
+    ArtifactInfo, Durability, ExperimentHandle, ExperimentOptions, ExperimentSearch, Follow, FollowCursor,
+    GcOptions, History, HistoryPage, Metric, MetricSummary, Network, Options, Page, ReapedRun, Run,
+    RunLiveness, RunOptions, RunSearch, Search, Series, SharedMapping, Store, WriterInfo, WriterLiveness,
 };
 
 /// The example of the README compiles.

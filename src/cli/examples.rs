@@ -88,6 +88,43 @@ EXAMPLES:
   mlrs-db runs show 3f2a9c
   mlrs-db runs show lr-3 --json | jq .params";
 
+pub(super) const RUNS_REAP: &str = "\
+EXAMPLES:
+  mlrs-db runs reap --after 10m --dry-run
+  mlrs-db runs reap --after 10m
+  mlrs-db runs reap --after 1d --json | jq -r .id";
+
+pub(super) const RUNS_REAP_ABOUT: &str = "\
+Mark runs as failed whose process is gone
+
+A process that was killed cannot say that its run is over, so the run stays
+RUNNING; `runs ls` says since when its writer is gone. This marks such runs
+FAILED, with their last sign of life as their end. Nothing else ever does.
+
+Runs that were logged on another machine or imported are left alone, because
+their processes cannot be seen from here: call it where the runs are logged,
+not on a copy of the store.";
+
+pub(super) const TAIL: &str = "\
+EXAMPLES:
+  mlrs-db tail 3f2a
+  mlrs-db tail 3f2a loss acc --last 100
+  mlrs-db tail lr-3 --from-start --no-follow
+  mlrs-db tail 3f2a --json | jq -r 'select(.value > 1)'
+
+Each metric of each process comes in its order; several come in the order of
+time. It ends when the run has ended and its process is gone or has logged
+nothing to it for 5 seconds, or at ^C.";
+
+pub(super) const TOP_VERB: &str = "\
+EXAMPLES:
+  mlrs-db top
+  mlrs-db top --once
+  mlrs-db top --json | jq 'select(.liveness == \"alive\") | .points_per_s'
+
+`waiting` counts points that are in no batch yet: safe from a killed process,
+and what recovery would bring home.";
+
 pub(super) const METRICS: &str = "\
 EXAMPLES:
   mlrs-db metrics ls 3f2a

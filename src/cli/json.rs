@@ -9,10 +9,10 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::output::exact;
-use crate::MetricSummary;
 use crate::mlruns::{ExportReport, ImportReport};
 use crate::model::{Experiment, Point, RunData};
 use crate::store::report::{GcReport, VerifyReport};
+use crate::{FollowedPoint, MetricSummary, RunLiveness, WriterInfo};
 
 /// A float.
 pub(super) fn float(value: f64) -> Value {
@@ -22,6 +22,28 @@ pub(super) fn float(value: f64) -> Value {
 /// One point.
 pub(super) fn point(point: &Point) -> Value {
     json!({"step": point.step, "timestamp_ms": point.timestamp_ms, "value": float(point.value)})
+}
+
+/// One point of a followed run.
+pub(super) fn followed(followed: &FollowedPoint) -> Value {
+    let point = &followed.point;
+    json!({
+        "key": &*followed.key,
+        "step": point.step,
+        "timestamp_ms": point.timestamp_ms,
+        "value": float(point.value),
+        "origin": followed.origin.to_string(),
+        "ordinal": followed.ordinal,
+    })
+}
+
+/// A writer, and how many points a second it logged between two looks.
+pub(super) fn writer(writer: &WriterInfo, points_per_s: Option<f64>) -> Value {
+    let mut value = plain(writer);
+    if let Value::Object(fields) = &mut value {
+        fields.insert("points_per_s".into(), points_per_s.map_or(Value::Null, float));
+    }
+    value
 }
 
 /// A plain data type without floats or paths.
@@ -34,13 +56,16 @@ fn path(path: &Path) -> Value {
 }
 
 /// A run with params, tags and latest metrics, and where its artifacts are.
-pub(super) fn run(run: &RunData, artifact_uri: String) -> Value {
+pub(super) fn run(run: &RunData, artifact_uri: String, liveness: Option<&RunLiveness>) -> Value {
     let mut value = plain(run);
     let metrics: Map<String, Value> =
         run.metrics.iter().map(|(key, latest)| (key.clone(), point(latest))).collect();
     if let Value::Object(fields) = &mut value {
         fields.insert("metrics".into(), Value::Object(metrics));
         fields.insert("artifact_uri".into(), artifact_uri.into());
+        if let Some(liveness) = liveness {
+            fields.insert("liveness".into(), plain(liveness));
+        }
     }
     value
 }
@@ -154,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_run_keeps_raw_times_and_nan_metrics() {
-        let value = run(&samples::run(), "file:///store/artifacts".into());
+        let value = run(&samples::run(), "file:///store/artifacts".into(), None);
         assert_eq!(value["artifact_uri"], json!("file:///store/artifacts"));
         assert_eq!(value["start_ms"], json!(1_795_434_974_123_i64));
         assert_eq!(value["status"], json!("FINISHED"));

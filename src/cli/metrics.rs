@@ -201,6 +201,7 @@ mod tests {
             min: 0.1,
             max: f64::NAN,
             nan_count: 0,
+            newest_ms: 0,
         };
         let table = table(&[metric], 5_000);
         assert_eq!(

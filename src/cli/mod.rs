@@ -20,6 +20,7 @@ mod plot_canvas;
 mod plot_ticks;
 mod plot_verb;
 mod progress;
+mod reap;
 mod resolve;
 mod run_view;
 mod runs;
@@ -28,7 +29,9 @@ mod safekeeping;
 mod samples;
 mod shell;
 mod table;
+mod tail;
 mod time;
+mod top;
 mod trees;
 
 use std::ffi::{OsStr, OsString};
@@ -126,10 +129,13 @@ fn run(cli: &Cli, out: &mut Output<'_>) -> Outcome {
         Verb::Runs(Runs::Ls(args)) => runs::ls(out, &open_to_read()?, args, ""),
         Verb::Runs(Runs::Search(args)) => runs::ls(out, &open_to_read()?, &args.ls, &args.filter),
         Verb::Runs(Runs::Show(args)) => runs::show(out, &open_to_read()?, args),
+        Verb::Runs(Runs::Reap(args)) => reap::reap(out, path, args),
         Verb::Metrics(Metrics::Ls(args)) => metrics::ls(out, &open_to_read()?, args),
         Verb::Metrics(Metrics::Get(args)) => metrics::get(out, &open_to_read()?, args),
         Verb::Metrics(Metrics::Plot(args)) => plot_verb::plot(out, &open_to_read()?, args),
         Verb::Log(args) => log_verb::log(out, path, args, io::stdin().lock()),
+        Verb::Tail(args) => tail::tail(out, &open_to_read()?, args),
+        Verb::Top(args) => top::top(out, &open_to_read()?, args),
         Verb::Stats(_) => maintain::stats(out, &open_to_read()?),
         // It names the damage, so none may keep it from looking.
         Verb::Verify => maintain::verify(out, &resolve::open_to_read(path, true)?),

@@ -9,8 +9,8 @@ use super::failure::Outcome;
 use super::output::{Output, Tone, paint};
 use super::table::{Cell, Column, Table};
 use super::time;
-use crate::ArtifactInfo;
 use crate::model::{Lifecycle, RunData, RunStatus};
+use crate::{ArtifactInfo, RunLiveness};
 
 /// Digits of an id that a row shows on a terminal; enough to be unique, and accepted everywhere an id is.
 const ID_DIGITS: usize = 12;
@@ -42,12 +42,18 @@ pub(super) fn columns(extra: &Extra<'_>) -> Table {
 }
 
 /// One run under these headings.
-pub(super) fn cells(run: &RunData, experiment: &str, extra: &Extra<'_>, now_ms: i64) -> Vec<Cell> {
+pub(super) fn cells(
+    run: &RunData,
+    experiment: &str,
+    alive: Option<&RunLiveness>,
+    extra: &Extra<'_>,
+    now_ms: i64,
+) -> Vec<Cell> {
     let mut cells = vec![
         Cell::both(short_id(&run.id), &run.id),
         Cell::text(&run.name),
         Cell::text(experiment),
-        status(run.status),
+        status(run.status, alive, now_ms),
         Cell::age(run.start_ms, now_ms),
         duration(run, now_ms),
     ];
@@ -68,7 +74,20 @@ pub(super) fn short_id(id: &str) -> &str {
     if usual { id.get(..ID_DIGITS).unwrap_or(id) } else { id }
 }
 
-fn status(status: RunStatus) -> Cell {
+/// The status; of a run that is called running, what has become of its writer, if that is known to be otherwise.
+fn status(status: RunStatus, alive: Option<&RunLiveness>, now_ms: i64) -> Cell {
+    match alive {
+        Some(RunLiveness::Gone { since_ms }) => {
+            let short = format!("writer gone {}", time::relative(*since_ms, now_ms));
+            let exact = format!("{status} (writer gone since {})", time::iso(*since_ms));
+            return Cell::both(short, exact).toned(Tone::Bad);
+        }
+        Some(RunLiveness::Unknown { host: Some(host) }) => {
+            let text = format!("{status} (on host {host}, cannot be seen from here)");
+            return Cell::text(text).toned(Tone::Warn);
+        }
+        _ => {}
+    }
     Cell::text(status.as_str()).toned(match status {
         RunStatus::Running => Tone::Info,
         RunStatus::Scheduled => Tone::Faint,
@@ -94,6 +113,7 @@ fn duration(run: &RunData, now_ms: i64) -> Cell {
 pub(super) fn write(
     out: &mut Output<'_>,
     run: &RunData,
+    alive: Option<&RunLiveness>,
     experiment: &str,
     location: &str,
     artifacts: &[ArtifactInfo],
@@ -103,7 +123,7 @@ pub(super) fn write(
     about.pair("run_id", Cell::text(&run.id).toned(Tone::Strong));
     about.pair("name", Cell::text(&run.name));
     about.pair("experiment", Cell::both(format!("{experiment} (id {})", run.experiment_id), experiment));
-    about.pair("status", status(run.status));
+    about.pair("status", status(run.status, alive, now_ms));
     if run.lifecycle == Lifecycle::Deleted {
         about.pair("lifecycle", lifecycle(run.lifecycle));
         about.pair("deleted", Cell::time(run.deleted_ms, now_ms));
@@ -187,7 +207,7 @@ mod tests {
         let (metrics, params, tags) = extra();
         let extra = Extra { lifecycle: false, metrics: &metrics, params: &params, tags: &tags };
         let mut table = columns(&extra);
-        table.row(cells(&samples::run(), "mnist", &extra, samples::START_MS + 180_000));
+        table.row(cells(&samples::run(), "mnist", None, &extra, samples::START_MS + 180_000));
         table
     }
 
@@ -217,7 +237,7 @@ mod tests {
             ArtifactInfo { path: "out.txt".into(), is_dir: false, size: Some(1536) },
         ];
         captured(terminal, false, |out| {
-            write(out, &samples::run(), "mnist", "file:///store/artifacts", &artifacts).unwrap();
+            write(out, &samples::run(), None, "mnist", "file:///store/artifacts", &artifacts).unwrap();
         })
     }
 
@@ -245,6 +265,21 @@ mod tests {
             assert!(text.lines().any(|l| l == line), "{line}\n---\n{text}");
         }
         assert!(text.contains("artifact.out.txt\t1536\n"), "{text}");
+    }
+
+    #[test]
+    fn a_run_without_its_writer_is_told_from_a_running_one() {
+        let now_ms = 1_795_434_974_123 + 180_000;
+        let cell = |alive| status(RunStatus::Running, alive, now_ms);
+        let gone = RunLiveness::Gone { since_ms: 1_795_434_974_123 };
+        let exact = "RUNNING (writer gone since 2026-11-23T11:56:14.123Z)";
+        assert_eq!(cell(Some(&gone)), Cell::both("writer gone 3 min ago", exact).toned(Tone::Bad));
+        let elsewhere = RunLiveness::Unknown { host: Some("node7".into()) };
+        let text = "RUNNING (on host node7, cannot be seen from here)";
+        assert_eq!(cell(Some(&elsewhere)), Cell::text(text).toned(Tone::Warn));
+        for alive in [None, Some(&RunLiveness::Alive), Some(&RunLiveness::Unknown { host: None })] {
+            assert_eq!(cell(alive), Cell::text("RUNNING").toned(Tone::Info));
+        }
     }
 
     #[test]

@@ -9,8 +9,8 @@ use super::failure::Outcome;
 use super::output::Output;
 use super::run_view::{self, Extra};
 use super::{json, listing, resolve};
-use crate::model::RunData;
-use crate::{Dialect, RunSearch, Store};
+use crate::model::{RunData, RunStatus};
+use crate::{Dialect, RunLiveness, RunSearch, Store};
 
 /// Lists the runs that match the filter.
 pub(super) fn ls(out: &mut Output<'_>, store: &Store, args: &RunsLs, filter: &str) -> Outcome {
@@ -25,14 +25,17 @@ pub(super) fn ls(out: &mut Output<'_>, store: &Store, args: &RunsLs, filter: &st
     };
     let names = Names { store, known: RefCell::default() };
     let now_ms = out.now_ms;
+    let alive: RefCell<HashMap<String, RunLiveness>> = RefCell::default();
     let look = listing::Look {
         noun: "run",
         empty: &|| run_view::columns(&extra),
-        cells: &|run: &Arc<RunData>| run_view::cells(run, &names.of(&run.experiment_id), &extra, now_ms),
-        json: &|run| Ok(json::run(run, store.run_artifact_location(run)?)),
+        cells: &|run: &Arc<RunData>| {
+            run_view::cells(run, &names.of(&run.experiment_id), alive.borrow().get(&run.id), &extra, now_ms)
+        },
+        json: &|run| Ok(json::run(run, store.run_artifact_location(run)?, alive.borrow().get(&run.id))),
     };
     listing::print(out, &args.listing, &look, &mut |max_results, page_token| {
-        store.search_runs(&RunSearch {
+        let page = store.search_runs(&RunSearch {
             experiment_ids: experiment_ids.clone(),
             filter: filter.into(),
             dialect: Dialect::Extended,
@@ -40,8 +43,21 @@ pub(super) fn ls(out: &mut Output<'_>, store: &Store, args: &RunsLs, filter: &st
             order_by: args.listing.order_by.clone(),
             max_results,
             page_token,
-        })
+        })?;
+        alive.replace(liveness(store, &page.items));
+        Ok(page)
     })
+}
+
+/// Whether those runs live that are called running; nothing of one that vanished meanwhile.
+fn liveness(store: &Store, runs: &[Arc<RunData>]) -> HashMap<String, RunLiveness> {
+    let running: Vec<&str> =
+        runs.iter().filter(|run| run.status == RunStatus::Running).map(|run| run.id.as_str()).collect();
+    if running.is_empty() {
+        return HashMap::new();
+    }
+    let known = store.run_liveness(&running).unwrap_or_default();
+    running.iter().map(|id| (*id).to_owned()).zip(known).collect()
 }
 
 /// Names of experiments by id, each looked up once.
@@ -75,8 +91,10 @@ pub(super) fn show(out: &mut Output<'_>, store: &Store, args: &RunsShow) -> Outc
         out.note(format_args!("artifacts are not listed: {error}"));
         Vec::new()
     });
+    let alive = liveness(store, std::slice::from_ref(&run));
+    let alive = alive.get(&run.id);
     if out.json {
-        let mut value = json::run(&run, location);
+        let mut value = json::run(&run, location, alive);
         if let serde_json::Value::Object(fields) = &mut value {
             let list = artifacts
                 .iter()
@@ -87,5 +105,5 @@ pub(super) fn show(out: &mut Output<'_>, store: &Store, args: &RunsShow) -> Outc
     }
     let experiment = store.get_experiment(&run.experiment_id).map(|experiment| experiment.name.clone());
     let experiment = experiment.unwrap_or_else(|_| run.experiment_id.clone());
-    run_view::write(out, &run, &experiment, &location, &artifacts)
+    run_view::write(out, &run, alive, &experiment, &location, &artifacts)
 }

@@ -98,30 +98,8 @@ pub(crate) fn read_live_window(vfs: &dyn Vfs, path: &Path) -> Result<Option<Live
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(Error::io("open", path, e)),
     };
-    let Some(page) = read_full(&*file, path, 0, LIVE_HEADER_BYTES)? else { return Ok(None) };
     let mut damage = Vec::new();
-    let header = match LiveHeader::decode(&page) {
-        Ok(Ok(header)) => header,
-        Ok(Err(version)) => {
-            return Err(Error::NewerFormat {
-                path: path.to_path_buf(),
-                what: "the live file",
-                found: version.to_string(),
-                supported: LIVE_VERSION.to_string(),
-            });
-        }
-        // A file whose first page is still zero belongs to a writer that is just beginning.
-        Err(_) if page.iter().all(|&b| b == 0) => return Ok(None),
-        // Checks start from the writer, and the file's name says who that is; the rest of the header is for people,
-        // but for the boot, which is taken for another one.
-        Err(malformed) => match path.file_name().and_then(|n| n.to_str()).and_then(parse_live_name) {
-            Some(writer) => {
-                damage.push((0, format!("expected {}, found {}", malformed.expected, malformed.found)));
-                unknown_header(writer)
-            }
-            None => return Err(malformed.at(path, 0)),
-        },
-    };
+    let Some(header) = read_header(&*file, path, &mut damage)? else { return Ok(None) };
     let mut window = LiveWindow {
         path: path.to_path_buf(),
         released: 0,
@@ -161,6 +139,35 @@ pub(crate) fn read_live_window(vfs: &dyn Vfs, path: &Path) -> Result<Option<Live
     let start = window.records.partition_point(|r| r.sequence < window.released);
     window.records.drain(..start);
     Ok(Some(window))
+}
+
+/// The header of a live file; `None` if none is written yet.
+pub(super) fn read_header(
+    file: &dyn VfsFile,
+    path: &Path,
+    damage: &mut Vec<(u64, String)>,
+) -> Result<Option<LiveHeader>> {
+    let Some(page) = read_full(file, path, 0, LIVE_HEADER_BYTES)? else { return Ok(None) };
+    match LiveHeader::decode(&page) {
+        Ok(Ok(header)) => Ok(Some(header)),
+        Ok(Err(version)) => Err(Error::NewerFormat {
+            path: path.to_path_buf(),
+            what: "the live file",
+            found: version.to_string(),
+            supported: LIVE_VERSION.to_string(),
+        }),
+        // A file whose first page is still zero belongs to a writer that is just beginning.
+        Err(_) if page.iter().all(|&b| b == 0) => Ok(None),
+        // Checks start from the writer, and the file's name says who that is; the rest of the header is for people,
+        // but for the boot, which is taken for another one.
+        Err(malformed) => match path.file_name().and_then(|n| n.to_str()).and_then(parse_live_name) {
+            Some(writer) => {
+                damage.push((0, format!("expected {}, found {}", malformed.expected, malformed.found)));
+                Ok(Some(unknown_header(writer)))
+            }
+            None => Err(malformed.at(path, 0)),
+        },
+    }
 }
 
 fn unknown_header(writer: WriterId) -> LiveHeader {
@@ -208,27 +215,43 @@ impl LiveWindow {
     }
 
     fn take_declarations(&mut self, offset: u64, block: &[u8]) {
-        let writer = self.header.writer;
-        let mut at = LIVE_RECORD_BYTES;
-        let mut damaged = None;
-        while at + 8 <= block.len() {
-            match take_entry(writer, block.get(at..).unwrap_or_default()) {
-                Some((declaration, len)) => {
-                    self.declarations.insert(declaration.number, Arc::new(declaration));
-                    at += 8 + len.next_multiple_of(8);
-                    continue;
-                }
-                // Entries begin at words, so those behind a damaged one are found again.
-                None if word_at(block, at) != 0 => damaged = damaged.or(Some(at)),
-                None => {}
-            }
-            at += 8;
-        }
-        if let Some(at) = damaged {
+        let found = declarations_in(self.header.writer, block);
+        self.declarations.extend(found.list.into_iter().map(|one| (one.number, one)));
+        if let Some(at) = found.damaged {
             let text = "expected a declaration whose crc fits, found another";
             self.damage.push((offset + at as u64, text.into()));
         }
     }
+}
+
+/// What a block of declarations holds.
+pub(super) struct BlockDeclarations {
+    pub list: Vec<Arc<Declaration>>,
+    /// Where the next entry will be.
+    pub end: usize,
+    /// The first place that is neither an entry nor zero.
+    pub damaged: Option<usize>,
+}
+
+/// The declarations of a block.
+pub(super) fn declarations_in(writer: WriterId, block: &[u8]) -> BlockDeclarations {
+    let mut found = BlockDeclarations { list: Vec::new(), end: LIVE_RECORD_BYTES, damaged: None };
+    let mut at = LIVE_RECORD_BYTES;
+    while at + 8 <= block.len() {
+        match take_entry(writer, block.get(at..).unwrap_or_default()) {
+            Some((declaration, len)) => {
+                found.list.push(Arc::new(declaration));
+                at += 8 + len.next_multiple_of(8);
+                found.end = at;
+                continue;
+            }
+            // Entries begin at words, so those behind a damaged one are found again.
+            None if word_at(block, at) != 0 => found.damaged = found.damaged.or(Some(at)),
+            None => {}
+        }
+        at += 8;
+    }
+    found
 }
 
 /// The declaration entry that begins here, and the length of its declaration.
@@ -242,13 +265,13 @@ fn take_entry(writer: WriterId, bytes: &[u8]) -> Option<(Declaration, usize)> {
     Some((take_declaration(writer, &mut Reader::new(bytes), None).ok()?, len))
 }
 
-fn read_full(file: &dyn VfsFile, path: &Path, offset: u64, len: usize) -> Result<Option<Vec<u8>>> {
+pub(super) fn read_full(file: &dyn VfsFile, path: &Path, offset: u64, len: usize) -> Result<Option<Vec<u8>>> {
     let mut bytes = vec![0; len];
     let read = file.read_at(&mut bytes, offset).map_err(|e| Error::io("read", path, e))?;
     Ok((read == len).then_some(bytes))
 }
 
-fn word_at(bytes: &[u8], at: usize) -> u64 {
+pub(super) fn word_at(bytes: &[u8], at: usize) -> u64 {
     Reader::new(bytes.get(at..).unwrap_or_default()).u64().unwrap_or(0)
 }
 
@@ -258,7 +281,7 @@ fn record_words(record: &[u8]) -> [u64; 4] {
     words.try_into().map_or([0; 4], |words: [[u8; 8]; 4]| words.map(u64::from_le_bytes))
 }
 
-fn words_at(bytes: &[u8], at: usize) -> [u64; 4] {
+pub(super) fn words_at(bytes: &[u8], at: usize) -> [u64; 4] {
     [word_at(bytes, at), word_at(bytes, at + 8), word_at(bytes, at + 16), word_at(bytes, at + 24)]
 }
 

@@ -19,7 +19,7 @@ use crate::format::frame::{FRAME_HEADER_BYTES, FrameKind};
 use crate::format::segment::Replaced;
 use crate::id::{SegmentId, Uid, WriterId};
 use crate::log::live_reader::LiveWindow;
-use crate::log::segment_reader::{Segment, SegmentState};
+use crate::log::segment_reader::{LoadedDirectory, Segment, SegmentState};
 use crate::log::{LOG_DIR, parse_segment_name};
 use crate::vfs::{Vfs, process};
 
@@ -52,6 +52,8 @@ pub(crate) struct View {
     all: BTreeMap<(WriterId, u64), Arc<Segment>>,
     /// By writer: its live records below this are in the segments as they were then. (Segments themselves go on.)
     live_to: HashMap<WriterId, u64>,
+    /// By writer: what [`View::live_to`] found. The view does not change, so neither does this.
+    told: Arc<Mutex<HashMap<WriterId, u64>>>,
     /// Files that could not be opened, and numbers that are missing.
     pub problems: Vec<Problem>,
     /// Whether damaged events are passed over.
@@ -243,7 +245,7 @@ impl View {
 
     /// The same view with closed segments only: what is in them is durable and does not change.
     pub(crate) fn closed(&self) -> Self {
-        let mut view = self.clone();
+        let mut view = Self { told: Arc::default(), ..self.clone() };
         view.segments.retain(|(_, state)| state.footer.is_some());
         view
     }
@@ -273,9 +275,19 @@ impl View {
 
     /// What each segment knows of an entity.
     pub(crate) fn entries(&self, uid: Uid) -> Result<Vec<EntityPlace>> {
+        self.entries_where(uid, |_, _| true, |_| true)
+    }
+
+    /// The same of some segments and directories only.
+    fn entries_where(
+        &self,
+        uid: Uid,
+        in_segment: impl Fn(&Segment, &Arc<SegmentState>) -> bool,
+        in_directory: impl Fn(&LoadedDirectory) -> bool,
+    ) -> Result<Vec<EntityPlace>> {
         let mut found = Vec::new();
-        for (segment, state) in &self.segments {
-            for directory in &state.directories {
+        for (segment, state) in self.segments.iter().filter(|(segment, state)| in_segment(segment, state)) {
+            for directory in state.directories.iter().filter(|directory| in_directory(directory)) {
                 if let Some(entry) = segment.entry(directory, uid)? {
                     found.push((Arc::clone(segment), directory.head.frames.clone(), entry));
                 }
@@ -310,23 +322,17 @@ impl View {
 
     /// The series of an owner: every part in every segment.
     pub(crate) fn series(&self, run: Uid) -> Result<Vec<SeriesPart>> {
-        let mut parts = Vec::new();
-        for (segment, frames, entry) in self.entries(run)? {
-            for series in entry.series {
-                let columns = series
-                    .postings
-                    .into_iter()
-                    .filter_map(|p| frames.get(p.frame as usize).map(|frame| (*frame, p.extent)))
-                    .collect();
-                parts.push(SeriesPart {
-                    segment: Arc::clone(&segment),
-                    declaration: series.declaration,
-                    extent: series.extent,
-                    frames: columns,
-                });
-            }
-        }
-        Ok(parts)
+        Ok(series_of(self.entries(run)?))
+    }
+
+    /// The same of segments that are new, or have grown, since `known`.
+    pub(crate) fn series_since(&self, run: Uid, known: &Self) -> Result<Vec<SeriesPart>> {
+        let before: HashMap<SegmentId, &Arc<SegmentState>> =
+            known.segments.iter().map(|(s, state)| (s.header.id, state)).collect();
+        let is_new = |segment: &Segment, state: &Arc<SegmentState>| {
+            before.get(&segment.header.id).is_none_or(|old| !Arc::ptr_eq(old, state))
+        };
+        Ok(series_of(self.entries_where(run, is_new, |_| true)?))
     }
 
     /// The closed segments that hold all of a replaced one.
@@ -343,15 +349,29 @@ impl View {
 
     /// The writer's live records below this are in segments: its own, or those of whoever recovered or folded them.
     pub(crate) fn live_to(&self, writer: WriterId) -> Result<u64> {
+        let mut known = self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(to) = known.get(&writer) {
+            return Ok(*to);
+        }
         let own = self.live_to.get(&writer).copied().unwrap_or(0);
-        let told = self.events(Uid::from_bytes(*writer.as_bytes()))?;
-        let told = told.iter().flat_map(|event| &event.operations).filter_map(|o| match o.value {
-            Value::Integer(to) if o.kind == EntityKind::WRITER && o.field == Field::LIVE_TO => {
-                u64::try_from(to).ok()
+        let uid = Uid::from_bytes(*writer.as_bytes());
+        let mut told = own;
+        for (segment, _, entry) in self.entries_where(uid, |_, _| true, |directory| directory.has_writers)? {
+            for offset in entry.events {
+                let operations = read_event(&segment, offset)?.into_iter().flat_map(|event| event.operations);
+                let told_here = operations.filter_map(|o| match o.value {
+                    Value::Integer(to)
+                        if o.kind == EntityKind::WRITER && o.uid == uid && o.field == Field::LIVE_TO =>
+                    {
+                        u64::try_from(to).ok()
+                    }
+                    _ => None,
+                });
+                told = told_here.max().unwrap_or(0).max(told);
             }
-            _ => None,
-        });
-        Ok(told.max().unwrap_or(0).max(own))
+        }
+        known.insert(writer, told);
+        Ok(told)
     }
 
     /// From which live record on a window counts, those before it being in segments; and whether it joins what they
@@ -364,6 +384,27 @@ impl View {
         let lost = window.released > covered || (window.header.boot != process::boot_id() && holes());
         Ok((covered.max(window.released), !lost))
     }
+}
+
+/// The parts that entries name.
+fn series_of(entries: Vec<EntityPlace>) -> Vec<SeriesPart> {
+    let mut parts = Vec::new();
+    for (segment, frames, entry) in entries {
+        for series in entry.series {
+            let columns = series
+                .postings
+                .into_iter()
+                .filter_map(|p| frames.get(p.frame as usize).map(|frame| (*frame, p.extent)))
+                .collect();
+            parts.push(SeriesPart {
+                segment: Arc::clone(&segment),
+                declaration: series.declaration,
+                extent: series.extent,
+                frames: columns,
+            });
+        }
+    }
+    parts
 }
 
 fn is_copy_of_known(state: &SegmentState, known: &HashMap<SegmentId, &Arc<SegmentState>>) -> bool {

@@ -14,6 +14,7 @@ use crate::format::batch;
 use crate::format::blob::BLOB_ENTITY;
 use crate::format::declare::Declaration;
 use crate::format::directory::{Directory, DirectoryHead, EntityEntry, EntityRow, FrameEntry, Posting};
+use crate::format::event::EntityKind;
 use crate::format::frame::{
     FRAME_HEADER_BYTES, FrameHeader, FrameKind, check_payload, frame_seed, read_frame_header, seeded_crc,
 };
@@ -46,6 +47,8 @@ pub(crate) struct LoadedDirectory {
     payload_offset: u64,
     seed: u32,
     pub head: DirectoryHead,
+    /// Whether it has a row of a writer; few have one, and every look at a live file asks.
+    pub has_writers: bool,
 }
 
 /// What is known of a segment at one moment.
@@ -151,6 +154,11 @@ impl Segment {
 
     fn replace_state(&self, state: SegmentState) {
         *self.state.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(state);
+    }
+
+    /// Whether its writer holds its lock, see [`VfsFile::is_locked`].
+    pub(crate) fn is_locked(&self) -> Result<bool> {
+        self.file.is_locked().map_err(|e| Error::io("ask for the lock of", &self.path, e))
     }
 
     /// Length of the file.
@@ -260,7 +268,8 @@ impl Segment {
         let payload_offset = offset + FRAME_HEADER_BYTES as u64;
         let head = DirectoryHead::decode(checked, header.payload_len, offset)
             .map_err(|m| m.at(&self.path, payload_offset))?;
-        Ok(LoadedDirectory { payload_offset, seed: frame_seed(self.header.id, offset), head })
+        let has_writers = head.rows.iter().any(|row| row.kind == EntityKind::WRITER);
+        Ok(LoadedDirectory { payload_offset, seed: frame_seed(self.header.id, offset), head, has_writers })
     }
 
     /// Reads and checks the frame header at `offset`.

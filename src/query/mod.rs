@@ -4,6 +4,7 @@
 //! search is handed in. Filters are [`grammar`], orders are [`order`], pages are
 //! [`page`]; [`search_runs`] and [`search_experiments`] put the three together.
 
+pub mod follow;
 pub mod grammar;
 pub mod history;
 pub mod order;

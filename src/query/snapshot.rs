@@ -23,6 +23,8 @@ pub(crate) struct Snapshot {
     pub view: Arc<View>,
     /// Each with the sequence below which its records are in frames, and whether the others join what frames hold.
     live: Arc<Vec<(LiveWindow, u64, bool)>>,
+    /// Summaries count what is there although points are missing between: another look would find the same.
+    pub holes_stay: bool,
 }
 
 /// Everything of one series and origin.
@@ -68,12 +70,17 @@ impl Snapshot {
             let (covered, joins) = view.covered(&window)?;
             windows.push((window, covered, joins));
         }
-        Ok(Self { view, live: Arc::new(windows) })
+        Ok(Self { view, live: Arc::new(windows), holes_stay: false })
     }
 
-    /// A snapshot of segments alone.
+    /// A snapshot of segments alone. What lies between them may be in others, or live.
     pub(crate) fn of_view(view: Arc<View>) -> Self {
-        Self { view, live: Arc::default() }
+        Self { view, live: Arc::default(), holes_stay: true }
+    }
+
+    /// Live files, each with the sequence below which its records are in frames.
+    pub(crate) fn windows(&self) -> impl Iterator<Item = (&LiveWindow, u64)> {
+        self.live.iter().map(|(window, covered, _)| (window, *covered))
     }
 
     /// Whether any live file has something of a run.

@@ -11,9 +11,6 @@ use crate::model::Points;
 use crate::query::history::{HistoryStream, HistoryToken, PointFilter, inclusive};
 use crate::store::Store;
 
-/// How often a snapshot with a hole is taken again before the hole is reported.
-const SNAPSHOTS_MAX: usize = 3;
-
 /// The history of one metric of one run.
 #[derive(Clone, Debug)]
 pub struct History {
@@ -89,21 +86,10 @@ impl History {
         token: Option<&HistoryToken>,
         read: impl Fn(HistoryStream) -> Result<R>,
     ) -> Result<R> {
-        let mut attempt = 1;
-        loop {
-            let snapshot = self.store.inner().snapshot()?;
-            let result = snapshot
-                .series(self.run, OwnerKind::RUN, &self.key)
-                .and_then(|origins| {
-                    HistoryStream::new(&self.run_id, &self.key, &origins, token, self.gaps_allowed)
-                })
-                .and_then(&read);
-            match result {
-                // The look was taken while files changed hands; a hole that stays is damage.
-                Err(Error::Gap { .. } | Error::Io { .. }) if attempt < SNAPSHOTS_MAX => attempt += 1,
-                other => return other,
-            }
-        }
+        self.store.inner().with_snapshot(|snapshot| {
+            let origins = snapshot.series(self.run, OwnerKind::RUN, &self.key)?;
+            HistoryStream::new(&self.run_id, &self.key, &origins, token, self.gaps_allowed).and_then(&read)
+        })
     }
 
     /// Reads the points into any collection of [`crate::model::Points`]' shape.

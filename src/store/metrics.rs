@@ -44,6 +44,8 @@ pub struct MetricSummary {
     pub max: f64,
     /// How many values are NaN.
     pub nan_count: u64,
+    /// The greatest timestamp.
+    pub newest_ms: i64,
 }
 
 /// Metrics of a run by key.
@@ -114,8 +116,20 @@ impl MetricsCache {
     }
 }
 
-/// The summary of one origin's points.
-fn origin_summary(parts: &OriginParts, reader: &mut ColumnReader) -> Result<Option<Summary>> {
+/// The summary of one origin's points. Points that are missing are an error ([`Error::Gap`] of run and key), unless
+/// another look would miss them, too.
+fn origin_summary(
+    run: Uid,
+    key: &str,
+    parts: &OriginParts,
+    reader: &mut ColumnReader,
+    holes_stay: bool,
+) -> Result<Option<Summary>> {
+    let holes_allowed = holes_stay || reader.holes_allowed;
+    let joins = |next: u64, first: u64| match first > next && !holes_allowed {
+        true => Err(Error::Gap { run: run.to_string(), key: key.into(), first: next, next: first }),
+        false => Ok(()),
+    };
     let mut whole: Option<Summary> = None;
     let mut add = |summary: Summary| {
         whole = Some(match &whole {
@@ -132,6 +146,7 @@ fn origin_summary(parts: &OriginParts, reader: &mut ColumnReader) -> Result<Opti
         if part.end() <= next {
             continue;
         }
+        joins(next, part.extent.first_ordinal)?;
         if part.extent.first_ordinal >= next && !part.extent.summary.is_empty() {
             let mut bytes = Reader::new(&part.extent.summary);
             add(Summary::decode(&mut bytes).map_err(|m| m.at(&part.segment.path, 0))?);
@@ -144,6 +159,7 @@ fn origin_summary(parts: &OriginParts, reader: &mut ColumnReader) -> Result<Opti
                 if place.end() <= from {
                     continue;
                 }
+                joins(from, place.column.first_ordinal)?;
                 let mut column = match reader.read(place) {
                     Err(Error::Corrupt { .. } | Error::TornTail { .. }) if reader.holes_allowed => continue,
                     column => column?,
@@ -161,6 +177,7 @@ fn origin_summary(parts: &OriginParts, reader: &mut ColumnReader) -> Result<Opti
     if let Some(live) = &parts.live {
         // What was recovered from the live file already counts once.
         let mut live = live.clone();
+        joins(next, live.first_ordinal)?;
         live.drop_front(usize::try_from(next.saturating_sub(live.first_ordinal)).unwrap_or(usize::MAX));
         Summary::of(&live.steps, &live.timestamps_ms, &live.values).into_iter().for_each(&mut add);
     }
@@ -181,7 +198,8 @@ pub(crate) fn run_summaries(snapshot: &Snapshot, run: Uid, skip_damage: bool) ->
         }
         let mut whole: Option<Summary> = None;
         for origin in &origins {
-            if let Some(summary) = origin_summary(origin, &mut reader)? {
+            if let Some(summary) = origin_summary(run, &series.key, origin, &mut reader, snapshot.holes_stay)?
+            {
                 whole = Some(whole.map_or(summary, |known| known.merge(&summary)));
             }
         }
@@ -202,6 +220,7 @@ fn metrics_from(summaries: RunSummaries) -> RunMetrics {
             min: summary.min.unwrap_or(f64::NAN),
             max: summary.max.unwrap_or(f64::NAN),
             nan_count: summary.nan_count,
+            newest_ms: summary.timestamp_max,
         };
         (key, metric)
     };
@@ -280,7 +299,10 @@ impl Inner {
 impl Store {
     /// A run by uid, with its metrics.
     pub(crate) fn run_data(&self, uid: Uid) -> Result<Arc<RunData>> {
-        let snapshot = self.inner().snapshot()?;
+        self.inner().with_snapshot(|snapshot| self.run_data_at(snapshot, uid))
+    }
+
+    fn run_data_at(&self, snapshot: &Snapshot, uid: Uid) -> Result<Arc<RunData>> {
         let mut state = self.inner().current(Want::Entity(uid))?;
         let entity =
             state.catalog.run(uid).cloned().ok_or_else(|| Error::not_found("run", uid.to_string()))?;
@@ -294,7 +316,7 @@ impl Store {
             state.ensure(Want::Entity(dataset))?;
         }
         let catalog = &state.catalog;
-        let metrics = self.inner().metrics_of(&snapshot, uid)?;
+        let metrics = self.inner().metrics_of(snapshot, uid)?;
         Ok(self.inner().run_snapshot(&entity, &metrics, || catalog.render_run(&entity)))
     }
 
@@ -304,8 +326,23 @@ impl Store {
     /// [`Error::NotFound`].
     pub fn metrics(&self, run_id: &str) -> Result<Vec<MetricSummary>> {
         let uid = self.inner().run_uid(run_id)?;
-        let snapshot = self.inner().snapshot()?;
-        Ok(self.inner().metrics_of(&snapshot, uid)?.values().cloned().collect())
+        let metrics = self.inner().with_snapshot(|snapshot| self.inner().metrics_of(snapshot, uid))?;
+        Ok(metrics.values().cloned().collect())
+    }
+
+    /// The greatest step of one metric of a run.
+    pub(crate) fn last_step_of(&self, run: Uid, key: &str) -> Result<Option<i64>> {
+        let inner = self.inner();
+        inner.with_snapshot(|snapshot| {
+            let mut reader = ColumnReader::default();
+            reader.holes_allowed = inner.options.skip_damage;
+            let mut last = None;
+            for origin in snapshot.series(run, OwnerKind::RUN, key)? {
+                let summary = origin_summary(run, key, &origin, &mut reader, snapshot.holes_stay)?;
+                last = last.max(summary.map(|summary| summary.step_max));
+            }
+            Ok(last)
+        })
     }
 
     /// The greatest step of every metric of a run: where to go on after a restart.
@@ -330,7 +367,7 @@ mod tests {
         let latest = Point { step: 0, timestamp_ms: 0, value: 0.0 };
         let metric = |key: &str| {
             let (key, min, max) = (key.to_owned(), 0.0, 0.0);
-            MetricSummary { key, points: 1, latest, last_step: 0, min, max, nan_count: 0 }
+            MetricSummary { key, points: 1, latest, last_step: 0, min, max, nan_count: 0, newest_ms: 0 }
         };
         let metrics = ["a", "b", "c"].map(|key| (key.to_owned(), metric(key)));
         CachedRun { view: Arc::clone(view), metrics: Arc::new(metrics.into()), data: None }

@@ -9,6 +9,7 @@ mod artifacts;
 mod backup;
 mod copying;
 mod experiments;
+mod follow;
 mod gc;
 #[cfg(test)]
 mod golden;
@@ -22,12 +23,14 @@ mod options;
 mod recover;
 mod repair;
 pub mod report;
+mod resume;
 mod runs;
 mod search;
 mod series;
 pub(crate) mod state;
 mod stats;
 mod verify;
+mod writers;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -45,6 +48,7 @@ use crate::vfs::{PerProcess, Vfs};
 
 pub use artifacts::ArtifactInfo;
 pub use experiments::{ExperimentHandle, ExperimentOptions};
+pub use follow::{Follow, FollowCursor};
 pub use gc::GcOptions;
 pub use histories::{History, HistoryPage};
 pub use metrics::MetricSummary;
@@ -52,10 +56,14 @@ pub use options::{Durability, Network, Options, SharedMapping};
 pub use runs::{Metric, Run, RunOptions};
 pub use search::{ExperimentSearch, Page, RunSearch, Search};
 pub use series::Series;
+pub use writers::{ReapedRun, RunLiveness, WriterInfo, WriterLiveness};
 
 use indexing::IndexImage;
 use metrics::MetricsCache;
 use state::{State, Want, claim_lock};
+
+/// How often a look with a hole is taken again before the hole is reported.
+const SNAPSHOTS_MAX: usize = 3;
 
 /// A store: one directory of metric data.
 ///
@@ -314,6 +322,22 @@ impl Inner {
     /// One look at all data.
     pub(crate) fn snapshot(&self) -> Result<Snapshot> {
         Snapshot::take(self.vfs.as_ref(), &self.root, &self.reader)
+    }
+
+    /// Answers from one look at all data. A look that was taken while files changed hands may have a hole, or miss a
+    /// file: then it is taken again. A hole that stays is damage: histories name it, summaries count what is there.
+    pub(crate) fn with_snapshot<R>(&self, mut answer: impl FnMut(&Snapshot) -> Result<R>) -> Result<R> {
+        let mut attempt = 1;
+        loop {
+            let answered = self.snapshot().and_then(|mut snapshot| {
+                snapshot.holes_stay = attempt == SNAPSHOTS_MAX;
+                answer(&snapshot)
+            });
+            match answered {
+                Err(Error::Gap { .. } | Error::Io { .. }) if attempt < SNAPSHOTS_MAX => attempt += 1,
+                other => return other,
+            }
+        }
     }
 
     pub(crate) fn claim_timeout(&self) -> Duration {

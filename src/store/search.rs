@@ -11,6 +11,7 @@ use crate::id::Uid;
 use crate::model::{Experiment, RunData};
 use crate::query::grammar::{Dialect, ExperimentFilter, RunFilter};
 use crate::query::order::{ExperimentOrder, RunOrder};
+use crate::query::snapshot::Snapshot;
 use crate::query::{ViewType, page, search_experiments, search_runs};
 use crate::store::state::Want;
 use crate::store::{Inner, Store};
@@ -97,23 +98,34 @@ impl Store {
         let order = RunOrder::parse(&search.order_by, search.dialect)?;
         let (max_results, offset) = search.range()?;
         let experiments = search.experiments(self.inner())?;
-        let snapshot = self.inner().snapshot()?;
+        self.inner().with_snapshot(|snapshot| {
+            self.runs_at(snapshot, search, experiments.as_ref())
+                .map(|runs| paged(search_runs(runs, &filter, &order, max_results, offset)))
+        })
+    }
+
+    /// All runs that a search looks at, as of a snapshot.
+    fn runs_at(
+        &self,
+        snapshot: &Snapshot,
+        search: &RunSearch,
+        experiments: Option<&BTreeSet<Uid>>,
+    ) -> Result<Vec<Arc<RunData>>> {
         let state = self.inner().current(Want::All)?;
         let catalog = &state.catalog;
-        let chosen = experiments.unwrap_or_else(|| catalog.experiments().map(|e| e.uid()).collect());
+        let all = || catalog.experiments().map(|e| e.uid()).collect();
+        let chosen: BTreeSet<Uid> = experiments.cloned().unwrap_or_else(all);
         let entities: Vec<_> = chosen
             .into_iter()
             .flat_map(|experiment| catalog.runs_of(experiment))
             .filter(|run| search.view.includes(run.lifecycle()))
             .collect();
         let uids: Vec<Uid> = entities.iter().map(|run| run.uid()).collect();
-        let metrics = self.inner().metrics_of_all(&snapshot, &uids)?;
+        let metrics = self.inner().metrics_of_all(snapshot, &uids)?;
         let snapshots = entities.into_iter().zip(&metrics);
-        let runs: Vec<_> = snapshots
+        Ok(snapshots
             .map(|(run, metrics)| self.inner().run_snapshot(run, metrics, || catalog.render_run(run)))
-            .collect();
-        drop(state);
-        Ok(paged(search_runs(runs, &filter, &order, max_results, offset)))
+            .collect())
     }
 
     /// Experiments that pass a filter, in order.

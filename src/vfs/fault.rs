@@ -398,4 +398,9 @@ impl VfsFile for FaultFile {
         self.vfs.check(Call::Lock)?;
         self.file.try_lock()
     }
+
+    fn is_locked(&self) -> io::Result<bool> {
+        self.vfs.check(Call::Lock)?;
+        self.file.is_locked()
+    }
 }

@@ -95,6 +95,25 @@ impl Drop for OsLock {
     }
 }
 
+/// Whether another description holds a lock on the file. `F_OFD_GETLK` only asks, so it needs no file that is open for
+/// writing, and nobody who tries to take the lock meanwhile is refused because of it.
+pub(super) fn is_locked(file: &File) -> io::Result<bool> {
+    // SAFETY: `flock` is plain integers, for which zero is a value; OFD locks require `l_pid` to be 0.
+    let mut request: libc::flock = unsafe { std::mem::zeroed() };
+    request.l_type = libc::F_WRLCK as libc::c_short;
+    request.l_whence = libc::SEEK_SET as libc::c_short;
+    loop {
+        // SAFETY: the descriptor is open for as long as `file` is borrowed; `request` outlives the call.
+        if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &mut request) } == 0 {
+            return Ok(libc::c_int::from(request.l_type) != libc::F_UNLCK);
+        }
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::EINTR) {
+            return Err(error);
+        }
+    }
+}
+
 /// Whether the lock was set; false if somebody else is in the way.
 fn set_lock(file: &File, kind: libc::c_int) -> io::Result<bool> {
     // SAFETY: `flock` is plain integers, for which zero is a value; OFD locks require `l_pid` to be 0.
@@ -150,6 +169,22 @@ mod tests {
         let held = file.try_lock().unwrap().unwrap();
         assert!(taken_elsewhere(&path));
         drop(held);
+        assert!(!taken_elsewhere(&path));
+    }
+
+    #[test]
+    fn asking_for_a_lock_takes_none_and_needs_no_right_to_write() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.live");
+        let file = OsVfs.open(&path, OpenMode::CreateNew).unwrap();
+        let reader = OsVfs.open(&path, OpenMode::Read).unwrap();
+        assert!(!reader.is_locked().unwrap());
+        let held = file.try_lock().unwrap().unwrap();
+        assert!(reader.is_locked().unwrap());
+        assert!(file.is_locked().unwrap(), "the lock has a description of its own");
+        assert_eq!(in_forked_child(|| u8::from(reader.is_locked().unwrap_or(false))), 1);
+        drop(held);
+        assert!(!reader.is_locked().unwrap());
         assert!(!taken_elsewhere(&path));
     }
 

@@ -404,6 +404,10 @@ impl VfsFile for MemoryFile {
     fn try_lock(&self) -> io::Result<Option<Box<dyn HeldLock>>> {
         Ok(self.inode.try_lock())
     }
+
+    fn is_locked(&self) -> io::Result<bool> {
+        Ok(self.inode.locked.load(Ordering::Acquire))
+    }
 }
 
 #[cfg(test)]

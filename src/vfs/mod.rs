@@ -139,6 +139,8 @@ pub trait VfsFile: Send + Sync + fmt::Debug {
     fn map(&self, offset: u64, len: usize) -> io::Result<Arc<dyn SharedWords>>;
     /// Takes an exclusive lock on this file without waiting; `Ok(None)` if somebody holds it.
     fn try_lock(&self) -> io::Result<Option<Box<dyn HeldLock>>>;
+    /// Whether somebody else holds a lock on this file. Asks and takes nothing, so it is in nobody's way.
+    fn is_locked(&self) -> io::Result<bool>;
 }
 
 /// Shared memory of a mapped file. Words are atomics because other processes read them while they change.

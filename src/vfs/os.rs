@@ -21,7 +21,7 @@ use std::time::UNIX_EPOCH;
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use super::fork::ForkGuard;
-use super::lock::OsLock;
+use super::lock::{OsLock, is_locked};
 use super::{Entry, FileSystem, HeldLock, Metadata, OpenMode, SharedWords, Vfs, VfsFile};
 
 /// Maps start and end at multiples of this.
@@ -279,6 +279,10 @@ impl VfsFile for OsFile {
 
     fn try_lock(&self) -> io::Result<Option<Box<dyn HeldLock>>> {
         Ok(OsLock::try_new(self.reopen()?)?.map(|lock| Box::new(lock) as Box<dyn HeldLock>))
+    }
+
+    fn is_locked(&self) -> io::Result<bool> {
+        is_locked(&self.file)
     }
 }
 

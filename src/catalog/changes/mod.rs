@@ -27,7 +27,7 @@ pub use experiments::{
 pub use inputs::{dataset_uid, log_inputs};
 pub use runs::{
     NewRun, RunUpdate, create_run, delete_run, delete_run_tag, log_batch, log_params, purge_run, restore_run,
-    set_run_tags, update_run,
+    resume_run, set_run_tags, update_run,
 };
 
 use super::Entity;

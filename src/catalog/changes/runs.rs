@@ -126,6 +126,18 @@ pub fn update_run(catalog: &Catalog, uid: Uid, update: RunUpdate<'_>) -> Result<
     Ok(changes.operations)
 }
 
+/// Sets a run back to running, without an end. There is always something to write, which says that somebody did.
+///
+/// # Errors
+/// [`Error::NotFound`], [`Error::InvalidState`] when it is deleted.
+pub fn resume_run(catalog: &Catalog, uid: Uid) -> Result<Vec<Operation>> {
+    active_run(catalog, uid)?;
+    let mut changes = Changes::of(EntityKind::RUN, uid);
+    changes.set(Field::STATUS, Value::Integer(RunStatus::Running as i64));
+    changes.set(Field::END_MS, Value::Absent);
+    Ok(changes.operations)
+}
+
 /// Deletes a run; nothing to write when it is deleted already.
 ///
 /// # Errors

@@ -4,6 +4,7 @@ use std::ops::Bound;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::RunsReap;
 use super::ex;
 use super::time;
 
@@ -77,6 +78,9 @@ pub(in crate::cli) enum Runs {
     /// Show one run: params, tags, latest metrics, inputs, artifacts
     #[command(after_help = ex::RUNS_SHOW)]
     Show(RunsShow),
+    /// Mark runs as failed whose process is gone
+    #[command(after_help = ex::RUNS_REAP, long_about = ex::RUNS_REAP_ABOUT)]
+    Reap(RunsReap),
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 //! Contract: only shapes and texts; nothing here opens a store. Every verb's help ends with examples that work.
 
 mod ask;
+mod live;
 mod log;
 mod pairs;
 mod trees;
@@ -19,6 +20,7 @@ pub(super) use ask::{
     Axis, Damage, Experiments, ExperimentsLs, ExperimentsShow, Listing, Metrics, MetricsGet, MetricsLs,
     MetricsPlot, Range, Runs, RunsLs, RunsSearch, RunsShow, Stats, View,
 };
+pub(super) use live::{RunsReap, Tail, Top};
 pub(super) use log::{InputFormat, Log};
 pub(super) use trees::{Artifacts, Export, Import};
 
@@ -103,6 +105,12 @@ pub(super) enum Verb {
     /// Log points from standard input: CSV, TSV or JSON lines
     #[command(after_help = ex::LOG, long_about = ex::LOG_ABOUT)]
     Log(Log),
+    /// Print points of a run as they are logged, until it ends
+    #[command(after_help = ex::TAIL)]
+    Tail(Tail),
+    /// Show who writes to the store now, how much, and how far the disk is behind
+    #[command(after_help = ex::TOP_VERB)]
+    Top(Top),
     /// What the store holds and what it costs
     #[command(after_help = ex::STATS)]
     Stats(Stats),
@@ -147,9 +155,12 @@ impl Verb {
             Self::Metrics(Metrics::Ls(args)) => args.damage,
             Self::Metrics(Metrics::Get(args)) => args.damage,
             Self::Metrics(Metrics::Plot(args)) => args.damage,
+            Self::Tail(args) => args.damage,
+            Self::Top(args) => args.damage,
             Self::Stats(args) => args.damage,
             Self::Init(_)
             | Self::Import(_)
+            | Self::Runs(Runs::Reap(_))
             | Self::Log(_)
             | Self::Verify
             | Self::Compact
