@@ -374,6 +374,23 @@ fn writers_are_listed_and_runs_know_whether_theirs_lives() {
 }
 
 #[test]
+fn where_locks_are_not_trusted_nobody_is_called_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    let id = {
+        let store = Store::options().network(mlrs_db::Network::On).open(&path).unwrap();
+        let run = store.experiment("e").unwrap().start_run(RunOptions::new()).unwrap();
+        run.log_metric("loss", 1, 1.0).unwrap();
+        run.id().to_owned()
+    };
+    let store = Store::options().network(mlrs_db::Network::On).open(&path).unwrap();
+    assert_eq!(store.run_liveness(&[&id]).unwrap(), [RunLiveness::Unknown { host: None }]);
+    assert!(store.reap_runs(Duration::ZERO, false).unwrap().is_empty());
+    assert!(matches!(reader(&path).run_liveness(&[&id]).unwrap()[0], RunLiveness::Gone { .. }));
+    assert_eq!(store.follow(&id).unwrap().next_batch(LONG).unwrap().len(), 1);
+}
+
+#[test]
 fn runs_are_reaped_when_asked_and_resumed_where_they_were() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store");

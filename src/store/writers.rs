@@ -24,7 +24,7 @@ use crate::model::{Lifecycle, RunStatus};
 use crate::query::snapshot::Snapshot;
 use crate::store::state::Want;
 use crate::store::{Inner, Store};
-use crate::vfs::{FileSystem, OpenMode, process};
+use crate::vfs::{OpenMode, process};
 
 /// Runs that are marked with one event.
 const REAP_MAX: usize = 256;
@@ -138,7 +138,7 @@ impl Inner {
 
     fn liveness(&self, locked: Option<bool>, header: Option<&LiveHeader>, store: StoreId) -> WriterLiveness {
         // Locks of a network file system may be free though their holder lives, and the other way round.
-        if self.vfs.file_system(&self.root) == FileSystem::Network {
+        if !self.medium.trusts_locks() {
             return WriterLiveness::Unknown;
         }
         match locked {
@@ -202,7 +202,7 @@ impl Inner {
             }
         }
         // Copied from another machine's store; of an imported run MLflow may still write the files.
-        let is_elsewhere = self.vfs.file_system(&self.root) == FileSystem::Network
+        let is_elsewhere = !self.medium.trusts_locks()
             || run.reference(Field::TREE).is_some()
             || places.iter().any(|(segment, ..)| self.is_foreign(segment.header.store));
         if let Some(host) = unknown.or(is_elsewhere.then_some(None)) {
