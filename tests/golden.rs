@@ -106,8 +106,10 @@ fn version_1_is_read_by_a_reader_and_by_a_writer_that_recovers_it() {
     assert_eq!(answers(&read_only(&root).unwrap()), expected());
     let store = Store::open(&root).unwrap();
     assert_eq!(answers(&store), expected());
-    // Makes it bring home the live file of the dead writer.
+    // The live file is of another host: it stays until somebody says that its writer is gone.
     store.experiment("another").unwrap();
+    assert_eq!(std::fs::read_dir(root.join("live")).unwrap().count(), 1);
+    assert_eq!(store.recover_host("golden", false).unwrap().files, 1);
     store.close().unwrap();
     assert_eq!(std::fs::read_dir(root.join("live")).unwrap().count(), 0);
     let recovered = answers(&read_only(&root).unwrap());

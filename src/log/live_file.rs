@@ -87,13 +87,12 @@ impl LiveFile {
     }
 }
 
+/// An open file, and its lock where one can be had.
+type Locked = (Arc<dyn VfsFile>, Option<Box<dyn HeldLock>>);
+
 /// Creates the file (or takes one that an earlier try left when it found no space: the name is this writer's own) and
 /// locks it. Somebody who looks for dead writers may have the lock for a moment, and remove the file.
-fn create_locked(
-    vfs: &dyn Vfs,
-    path: &Path,
-    medium: Medium,
-) -> Result<(Arc<dyn VfsFile>, Option<Box<dyn HeldLock>>)> {
+fn create_locked(vfs: &dyn Vfs, path: &Path, medium: Medium) -> Result<Locked> {
     for _ in 0..CREATE_TRIES_MAX {
         let file = match vfs.open(path, OpenMode::CreateNew) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => vfs.open(path, OpenMode::ReadWrite),

@@ -1,11 +1,11 @@
 //! Points of dead writers: from their live files into a segment of ours.
 //!
-//! Contract: only by a writer, and only what is this host's by name, under the dead writer's own lock: the lock of a file
-//! that was copied, or is on a network, is free whoever lives. Files of another host are read where they are, and
-//! brought home when somebody says that the host's writers are gone ([`Which::OfHost`]). (Of one host another boot needs
-//! no rule: its processes hold no locks. Containers of one name share the kernel and its locks.) Points keep their
-//! origin and ordinals, so a recovery that is repeated, or was not needed, doubles nothing. A live file is removed only
-//! when everything in it is in durable frames; what does not join is quarantined beside it and reported.
+//! Contract: only by a writer, and only what is this host's by name, under the dead writer's own lock: the lock of a
+//! file that was copied, or is on a network, is free whoever lives. Files of another host are read where they are, and
+//! brought home when somebody says that the host's writers are gone ([`Which::OfHost`]). (Of one host another boot
+//! needs no rule: its processes hold no locks. Containers of one name share the kernel and its locks.) Points keep
+//! their origin and ordinals, so a recovery that is repeated, or was not needed, doubles nothing. A live file is
+//! removed only when everything in it is in durable frames; what does not join is quarantined beside it and reported.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;

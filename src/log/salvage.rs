@@ -1,9 +1,9 @@
 //! What is sound in a damaged segment, written anew.
 //!
-//! Contract: takes exactly what checking finds sound (frames by walking, never by directories), with every identity kept:
-//! columns with their origin and ordinals, events as the bytes they are, blobs that are whole. The result is closed and
-//! durable. It accounts for the number of what it was made of, and claims to hold nothing of it: should a sound copy
-//! arrive under the old name, that counts as well, and identities tell the points apart.
+//! Contract: takes exactly what checking finds sound (frames by walking, never by directories), with every identity
+//! kept: columns with their origin and ordinals, events as the bytes they are, blobs that are whole. The result is
+//! closed and durable. It accounts for the number of what it was made of, and claims to hold nothing of it: should a
+//! sound copy arrive under the old name, that counts as well, and identities tell the points apart.
 
 use std::collections::HashMap;
 use std::path::Path;

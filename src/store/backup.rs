@@ -20,8 +20,8 @@ impl Store {
     /// What is damaged is copied as it is and listed in the report.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if `dest` is something else, [`Error::DiskFull`]; a backup that failed is completed by
-    /// repeating it.
+    /// [`Error::InvalidArgument`] if `dest` is something else, [`Error::DiskFull`]; a backup that failed is
+    /// completed by repeating it.
     pub fn backup(&self, dest: &Path, progress: &mut dyn FnMut(&Progress)) -> Result<BackupReport> {
         let inner = self.inner();
         let vfs = &inner.vfs;

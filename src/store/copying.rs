@@ -1,9 +1,9 @@
 //! Copies of a store's files while it is written: what `backup` and `merge` share.
 //!
 //! Contract: the source is read against the flow of data, live windows first, then segments to the end found then; so
-//! every point that was acknowledged before is in one or the other, and the copies join. The target is written with the
-//! flow: segments, durably, then live files, then what is not needed any more. Each file arrives under a name of its own
-//! and is renamed; nothing longer is ever replaced by something shorter. The source is only read.
+//! every point that was acknowledged before is in one or the other, and the copies join. The target is written with
+//! the flow: segments, durably, then live files, then what is not needed any more. Each file arrives under a name of
+//! its own and is renamed; nothing longer is ever replaced by something shorter. The source is only read.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

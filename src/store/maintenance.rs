@@ -494,8 +494,8 @@ mod tests {
     #[test]
     fn a_replaced_segment_whose_end_is_another_still_counts() {
         let directory = tempfile::tempdir().unwrap();
-        let path = with_stranger(directory.path(), "nothing");
         let store = Store::open(directory.path()).unwrap();
+        let path = with_stranger(directory.path(), "nothing");
         store.compact(&mut |_| {}).unwrap();
         let view = store.inner().reader.refresh().unwrap();
         let (folded, state) = &view.segments[0];

@@ -1,8 +1,8 @@
 //! Repair: what is sound in damaged files goes into new ones, what is damaged is set aside.
 //!
 //! Contract: acts on what `verify` finds and on nothing else, and says what it did. No file is removed but what an
-//! interrupted write left; a damaged one is moved to `quarantine/` when what is sound in it is durable elsewhere. What a
-//! living writer appends to, and what a newer program wrote, is left alone. Repeating it is harmless.
+//! interrupted write left; a damaged one is moved to `quarantine/` when what is sound in it is durable elsewhere. What
+//! a living writer appends to, and what a newer program wrote, is left alone. Repeating it is harmless.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -254,7 +254,7 @@ impl Repair<'_> {
             self.act(RepairKind::Left, path, "a newer program wrote in it: repair it with that");
             return Ok(());
         }
-        self.expect(&segment, &check)?;
+        self.take_down(&segment, &check)?;
         self.report.orphans += check.orphans;
         let places = check.damage.len() as u64 + refused;
         if self.dry_run {
@@ -305,7 +305,7 @@ impl Repair<'_> {
     }
 
     /// Takes down which points a damaged segment had: by its batches, and by its directories where these are whole.
-    fn expect(&mut self, segment: &Segment, check: &SegmentCheck) -> Result<()> {
+    fn take_down(&mut self, segment: &Segment, check: &SegmentCheck) -> Result<()> {
         for (series, spans) in &check.spans {
             let all = self.expected.entry(series.clone()).or_default();
             all.extend(spans.iter().map(|span| (span.first_ordinal, span.end)));
@@ -389,7 +389,15 @@ fn missing(expected: &[(u64, u64)], held: &[(u64, u64)]) -> Vec<(u64, u64)> {
             missing.push((at, end));
         }
     }
-    missing
+    // Ranges that follow each other are one.
+    let mut joined: Vec<(u64, u64)> = Vec::new();
+    for (from, to) in missing {
+        match joined.last_mut().filter(|(_, end)| *end == from) {
+            Some((_, end)) => *end = to,
+            None => joined.push((from, to)),
+        }
+    }
+    joined
 }
 
 fn lost_points((series, origin): &(SeriesKey, Origin), (first, end): (u64, u64)) -> LostPoints {

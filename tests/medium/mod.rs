@@ -12,3 +12,9 @@ pub fn options() -> Options {
         Err(_) => Store::options(),
     }
 }
+
+/// Whether nobody's locks and files are trusted.
+#[allow(dead_code, reason = "not every suite asks")]
+pub fn is_network() -> bool {
+    std::env::var("MLRS_TEST_MEDIUM").is_ok_and(|medium| medium == "network")
+}
