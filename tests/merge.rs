@@ -35,8 +35,10 @@ fn merge(from: &Path, to: &Path) {
 fn copy_tree(from: &Path, to: &Path) {
     let Ok(entries) = fs::read_dir(from) else { return };
     fs::create_dir_all(to).unwrap();
+    let mut entries: Vec<_> = entries.map(Result::unwrap).collect();
+    // As the README says: live files first, because points go from there to the log.
+    entries.sort_by_key(|entry| (entry.file_name() != "live", entry.file_name()));
     for entry in entries {
-        let entry = entry.unwrap();
         let target = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
             copy_tree(&entry.path(), &target);
