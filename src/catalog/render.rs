@@ -41,6 +41,8 @@ impl Catalog {
             experiment_uid,
             experiment_id: match self.experiment(experiment_uid) {
                 Some(_) => self.experiment_id(experiment_uid),
+                // Only points are left of it.
+                None if experiment_uid == Uid::default() => String::new(),
                 None => fallback_id(experiment_uid),
             },
             name: text(Field::NAME).or_else(|| tags.get(RUN_NAME_TAG).cloned()).unwrap_or_default(),

@@ -151,7 +151,10 @@ impl ColumnReader {
                 continue;
             }
             let head = match self.head(&part.segment, *frame) {
-                Err(Error::Corrupt { .. } | Error::TornTail { .. }) if self.holes_allowed => continue,
+                Err(Error::Corrupt { .. } | Error::TornTail { .. }) if self.holes_allowed => {
+                    part.segment.pass_over(frame.offset);
+                    continue;
+                }
                 head => head?,
             };
             for column in head.of_series(part.declaration.number) {

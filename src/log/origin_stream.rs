@@ -89,7 +89,10 @@ impl OriginStream {
                 continue;
             }
             let mut column = match reader.read(&place) {
-                Err(Error::Corrupt { .. } | Error::TornTail { .. }) if self.holes_allowed => continue,
+                Err(Error::Corrupt { .. } | Error::TornTail { .. }) if self.holes_allowed => {
+                    place.segment.pass_over(place.frame.offset);
+                    continue;
+                }
                 column => column?,
             };
             let known = self.next_ordinal.saturating_sub(column.first_ordinal);

@@ -195,7 +195,7 @@ impl View {
                 None => {}
             }
             for offset in event_offsets(segment, state, from)? {
-                undamaged(read_event(segment, offset), self.skip_damage)?.into_iter().for_each(&mut *visit);
+                read_intact_event(segment, offset, self.skip_damage)?.into_iter().for_each(&mut *visit);
             }
         }
         Ok(())
@@ -238,6 +238,16 @@ impl View {
         }
     }
 
+    /// Places that answers lack so far: what was passed over, could not be taken in, or is not there.
+    pub(crate) fn places_passed_over(&self) -> usize {
+        let of_segment = |(segment, state): &(Arc<Segment>, Arc<SegmentState>)| {
+            let mut places = segment.passed_over();
+            places.extend(state.damage.iter().map(|damage| damage.offset));
+            places.len()
+        };
+        self.problems.len() + self.segments.iter().map(of_segment).sum::<usize>()
+    }
+
     /// All segments that were opened, those that others replace included.
     pub(crate) fn all_segments(&self) -> impl Iterator<Item = &Arc<Segment>> {
         self.all.values()
@@ -273,6 +283,17 @@ impl View {
         all
     }
 
+    /// Whether there are at least two entities of a kind that directories name.
+    pub(crate) fn has_several(&self, kind: EntityKind) -> bool {
+        let mut first = None;
+        let rows = |state: &SegmentState| -> Vec<Uid> {
+            let rows = state.directories.iter().flat_map(|d| d.head.rows.iter().map(|r| (r.uid, r.kind)));
+            let tail = state.tail.entities.iter().map(|(uid, (kind, _))| (*uid, *kind));
+            rows.chain(tail).filter(|(_, one)| *one == kind).map(|(uid, _)| uid).collect()
+        };
+        self.segments.iter().flat_map(|(_, state)| rows(state)).any(|uid| *first.get_or_insert(uid) != uid)
+    }
+
     /// What each segment knows of an entity.
     pub(crate) fn entries(&self, uid: Uid) -> Result<Vec<EntityPlace>> {
         self.entries_where(uid, |_, _| true, |_| true)
@@ -304,7 +325,7 @@ impl View {
         let mut events = Vec::new();
         for (segment, _, entry) in self.entries(uid)? {
             for offset in entry.events {
-                events.extend(read_event(&segment, offset)?);
+                events.extend(read_intact_event(&segment, offset, self.skip_damage)?);
             }
         }
         Ok(events)
@@ -314,7 +335,7 @@ impl View {
     pub(crate) fn for_each_event(&self, visit: &mut dyn FnMut(Event)) -> Result<()> {
         for (segment, state) in &self.segments {
             for offset in event_offsets(segment, state, 0)? {
-                undamaged(read_event(segment, offset), self.skip_damage)?.into_iter().for_each(&mut *visit);
+                read_intact_event(segment, offset, self.skip_damage)?.into_iter().for_each(&mut *visit);
             }
         }
         Ok(())
@@ -463,10 +484,13 @@ pub(crate) fn touched(path: &Path, record: Record) -> Result<Vec<(EntityKind, Ui
     Ok(event_of(path, record)?.map(|event| entities_of(&event.operations)).unwrap_or_default())
 }
 
-/// If damage is passed over, a damaged event is none: what it said is lost, all others still count.
-pub(crate) fn undamaged(event: Result<Option<Event>>, skip_damage: bool) -> Result<Option<Event>> {
-    match event {
-        Err(Error::Corrupt { .. } | Error::TornTail { .. }) if skip_damage => Ok(None),
+/// Reads one event. If damage is passed over, a damaged event is none: what it said is lost, all others still count.
+pub(crate) fn read_intact_event(segment: &Segment, offset: u64, skip_damage: bool) -> Result<Option<Event>> {
+    match read_event(segment, offset) {
+        Err(Error::Corrupt { .. } | Error::TornTail { .. }) if skip_damage => {
+            segment.pass_over(offset);
+            Ok(None)
+        }
         other => other,
     }
 }

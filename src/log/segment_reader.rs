@@ -5,9 +5,9 @@
 //! [`SegmentState`]; [`Segment::refresh`] replaces it. A torn tail is no error; damage is recorded with its place and
 //! everything outside it stays readable.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::error::{Error, Result};
 use crate::format::batch;
@@ -107,6 +107,8 @@ pub(crate) struct Segment {
     pub header_damage: Option<Damage>,
     file: Arc<dyn VfsFile>,
     state: RwLock<Arc<SegmentState>>,
+    /// Frames that were damaged where damage is passed over.
+    passed_over: Mutex<BTreeSet<u64>>,
 }
 
 impl Segment {
@@ -141,7 +143,8 @@ impl Segment {
             },
         };
         let state = RwLock::new(Arc::new(SegmentState::default()));
-        let segment = Self { path: path.to_path_buf(), header, identity, header_damage, file, state };
+        let (path, passed_over) = (path.to_path_buf(), Mutex::default());
+        let segment = Self { path, header, identity, header_damage, file, state, passed_over };
         let first = segment.load()?;
         segment.replace_state(first);
         Ok(segment)
@@ -154,6 +157,16 @@ impl Segment {
 
     fn replace_state(&self, state: SegmentState) {
         *self.state.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(state);
+    }
+
+    /// Remembers that the frame at an offset is damaged and an answer goes without it.
+    pub(crate) fn pass_over(&self, offset: u64) {
+        self.passed_over.lock().unwrap_or_else(PoisonError::into_inner).insert(offset);
+    }
+
+    /// Offsets of the frames that were passed over so far.
+    pub(crate) fn passed_over(&self) -> BTreeSet<u64> {
+        self.passed_over.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether its writer holds its lock, see [`VfsFile::is_locked`].

@@ -375,6 +375,9 @@ impl Store {
         options: &ImportOptions,
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<ImportReport> {
+        if options.tree.as_deref() == Some("") {
+            return Err(Error::invalid("the name of a tree cannot be empty"));
+        }
         if !options.dry_run {
             self.inner().writer()?;
         }
@@ -385,6 +388,20 @@ impl Store {
             self.sync()?;
         }
         Ok(report)
+    }
+
+    /// The names of the imported trees, sorted; each is what [`ExportOptions::tree`] takes.
+    ///
+    /// # Errors
+    /// Whatever reading the log says.
+    pub fn tree_names(&self) -> Result<Vec<String>> {
+        let state = self.inner().current(Want::All)?;
+        let trees = state.catalog.of_kind(EntityKind::TREE);
+        let mut names: Vec<String> =
+            trees.filter_map(|tree| tree.text(Field::NAME).map(str::to_owned)).collect();
+        names.sort_unstable();
+        names.dedup();
+        Ok(names)
     }
 
     /// Exports to the `mlruns` layout; see [`super::export`].

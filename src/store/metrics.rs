@@ -161,7 +161,10 @@ fn origin_summary(
                 }
                 joins(from, place.column.first_ordinal)?;
                 let mut column = match reader.read(place) {
-                    Err(Error::Corrupt { .. } | Error::TornTail { .. }) if reader.holes_allowed => continue,
+                    Err(Error::Corrupt { .. } | Error::TornTail { .. }) if reader.holes_allowed => {
+                        place.segment.pass_over(place.frame.offset);
+                        continue;
+                    }
                     column => column?,
                 };
                 let known = from.saturating_sub(column.first_ordinal);

@@ -32,13 +32,15 @@ mod stats;
 mod verify;
 mod writers;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Entity, run_id};
 use crate::error::{Error, Result};
-use crate::format::event::Operation;
+use crate::format::declare::{OwnerKind, SeriesKey};
+use crate::format::event::{EntityKind, Operation};
 use crate::id::{Stamp, StoreId, Uid, WriterId};
 use crate::log::{
     BulkColumn, LOG_DIR, LogReader, LogWriter, Medium, RecoverReport, Which, recover_dead_writers,
@@ -184,6 +186,18 @@ impl Store {
         self.inner().id
     }
 
+    /// Places of the log that answers of this store lack so far, because [`Options::skip_damage`] lets them: damaged
+    /// frames, files that cannot be read or are not there. [`Store::verify`] says which. 0 without the option, where a
+    /// place that is needed is an error instead.
+    pub fn places_skipped(&self) -> u64 {
+        let inner = self.inner();
+        if !inner.options.skip_damage {
+            return 0;
+        }
+        let identity = u64::from(inner.id == StoreId::default());
+        inner.reader.view().places_passed_over() as u64 + identity
+    }
+
     /// Makes everything durable that was logged before the call, whatever [`Durability`] says.
     ///
     /// # Errors
@@ -302,16 +316,44 @@ impl Inner {
         Ok(state)
     }
 
-    /// Loads what is wanted; everything comes from the index if there is one.
+    /// Loads what is wanted; everything comes from the index if there is one. Where damage is passed over, everything
+    /// is wanted: the index may know what the log has lost, and no answer may depend on how a run was named.
     fn ensure(&self, state: &mut State, want: Want) -> Result<()> {
+        let skip_damage = self.options.skip_damage;
+        let want = if skip_damage { Want::All } else { want };
+        if state.has(want) {
+            return Ok(());
+        }
         if want == Want::All
-            && !state.has(Want::All)
             && let Some((rows, image)) = self.load_index(state.view())
         {
             state.load_all(Some((rows, &image)))?;
             let _ = self.index.set(image);
         }
-        state.ensure(want)
+        state.ensure(want)?;
+        if skip_damage {
+            self.take_in_nameless_runs(state)?;
+        }
+        Ok(())
+    }
+
+    /// Runs of which only points are left, because the events that made them are damaged: their uid is all that is
+    /// known of them.
+    fn take_in_nameless_runs(&self, state: &mut State) -> Result<()> {
+        let snapshot = self.snapshot()?;
+        let mut runs: BTreeSet<Uid> = snapshot.live_series().iter().filter_map(run_of).collect();
+        for (uid, _) in state.view().entities().into_iter().filter(|(_, kind)| *kind == EntityKind::RUN) {
+            if state.catalog.entry(EntityKind::RUN, uid).is_none() {
+                let parts = state.view().series(uid)?;
+                runs.extend(parts.iter().filter_map(|part| run_of(&part.declaration.series)));
+            }
+        }
+        for uid in runs {
+            if state.catalog.entry(EntityKind::RUN, uid).is_none() {
+                state.catalog.insert(Entity::new(EntityKind::RUN, uid, Stamp::default()));
+            }
+        }
+        Ok(())
     }
 
     /// The index, once everything was loaded from it.
@@ -397,6 +439,20 @@ impl Inner {
         wants.iter().try_for_each(|want| self.ensure(state, *want))
     }
 
+    /// All runs that answer to an id, the one that is taken for it first. Several have one only where several trees
+    /// do.
+    pub(crate) fn runs_by_id(&self, id: &str) -> Result<Vec<Uid>> {
+        let first = self.run_uid(id)?;
+        let trees = self.lock_state().view().has_several(EntityKind::TREE);
+        let mut runs = vec![first];
+        if trees {
+            let state = self.current(Want::All)?;
+            let others = state.catalog.of_kind(EntityKind::RUN).filter(|run| run.uid() != first);
+            runs.extend(others.filter(|run| run_id(run) == id).map(|run| run.uid()));
+        }
+        Ok(runs)
+    }
+
     /// Resolves a run id as callers spell it.
     pub(crate) fn run_uid(&self, id: &str) -> Result<Uid> {
         let missing = || Error::not_found("run", id);
@@ -419,4 +475,9 @@ impl Inner {
         let found = by_id.or_else(by_uid).ok_or_else(|| Error::not_found("experiment", id))?;
         Ok(found.uid())
     }
+}
+
+/// The run that a series is of, if it is one of a run.
+fn run_of(series: &SeriesKey) -> Option<Uid> {
+    (series.owner == OwnerKind::RUN).then_some(series.run)
 }

@@ -455,6 +455,17 @@ impl Store {
         self.run_data(uid)
     }
 
+    /// All runs that answer to an id, as [`Store::get_run`] gives them; the one that it takes is the first. A tree that
+    /// was imported under two names has each of its runs twice: they differ in [`RunData::uid`], which every call
+    /// takes for an id as well.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none.
+    pub fn runs_by_id(&self, id: &str) -> Result<Vec<Arc<RunData>>> {
+        let runs = self.inner().runs_by_id(id)?;
+        runs.into_iter().map(|uid| self.run_data(uid)).collect()
+    }
+
     /// Puts a run into the bin. Doing so again is fine.
     ///
     /// # Errors

@@ -6,7 +6,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::catalog::Entity;
 use crate::error::Result;
+use crate::format::event::{EntityKind, Field};
 use crate::id::Uid;
 use crate::model::{Experiment, RunData};
 use crate::query::grammar::{Dialect, ExperimentFilter, RunFilter};
@@ -115,9 +117,16 @@ impl Store {
         let catalog = &state.catalog;
         let all = || catalog.experiments().map(|e| e.uid()).collect();
         let chosen: BTreeSet<Uid> = experiments.cloned().unwrap_or_else(all);
+        // What is left of damaged metadata may be runs of no experiment: they are listed with all.
+        let is_stray = |run: &&Arc<Entity>| {
+            run.reference(Field::EXPERIMENT).and_then(|uid| catalog.experiment(uid)).is_none()
+        };
+        let lists_strays = experiments.is_none() && self.inner().options.skip_damage;
+        let strays = lists_strays.then(|| catalog.of_kind(EntityKind::RUN).filter(is_stray));
         let entities: Vec<_> = chosen
             .into_iter()
             .flat_map(|experiment| catalog.runs_of(experiment))
+            .chain(strays.into_iter().flatten())
             .filter(|run| search.view.includes(run.lifecycle()))
             .collect();
         let uids: Vec<Uid> = entities.iter().map(|run| run.uid()).collect();

@@ -13,7 +13,7 @@ use crate::catalog::{Catalog, Clock, Entity};
 use crate::error::{Error, Result};
 use crate::format::event::{EntityKind, Event, Operation};
 use crate::id::{Stamp, Uid, WriterId};
-use crate::log::{LogReader, Medium, View, event_offsets, read_event, undamaged};
+use crate::log::{LogReader, Medium, View, event_offsets, read_intact_event};
 use crate::store::indexing::IndexImage;
 use crate::vfs::{HeldLock, Vfs, process};
 
@@ -145,7 +145,7 @@ impl State {
             Some((rows, image)) => {
                 for (segment, state) in view.segments.iter().filter(|(s, state)| !image.covers(s, state)) {
                     for offset in event_offsets(segment, state, 0)? {
-                        undamaged(read_event(segment, offset), view.skip_damage)?
+                        read_intact_event(segment, offset, view.skip_damage)?
                             .into_iter()
                             .for_each(&mut apply);
                     }

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use crate::catalog::Catalog;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::blob::BLOB_ENTITY;
 use crate::format::declare::SeriesKey;
 use crate::format::event::{EntityKind, Field};
@@ -103,7 +103,13 @@ impl Stats {
         let mut frame_bytes = 0;
         let mut add = |segment: &Segment, frames: &[crate::format::directory::FrameEntry]| {
             for frame in frames {
-                frame_bytes += segment.frame_header(frame.offset)?.frame_len();
+                frame_bytes += match segment.frame_header(frame.offset) {
+                    Err(Error::Corrupt { .. } | Error::TornTail { .. }) if view.skip_damage => {
+                        segment.pass_over(frame.offset);
+                        continue;
+                    }
+                    header => header?.frame_len(),
+                };
             }
             crate::Result::Ok(())
         };
