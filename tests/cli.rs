@@ -215,6 +215,9 @@ fn manual_pages_one_or_all() {
     let output = run(&["man"]);
     assert_eq!(output.status.code(), Some(0));
     assert!(stdout(&output).contains(".TH mlrs-db 1"), "{}", stdout(&output));
+    let nowhere = run(&["man", "--out", "/proc/no-such-directory/man"]);
+    assert_eq!(nowhere.status.code(), Some(1), "a file that cannot be made is no missing answer");
+    assert!(stderr(&nowhere).contains("create /proc/no-such-directory/man"), "{}", stderr(&nowhere));
     let here = tempfile::tempdir().unwrap();
     let dir = here.path().join("man/man1");
     let output =

@@ -410,9 +410,50 @@ fn a_damaged_event_stops_an_answer_unless_damage_is_skipped() {
     }
     let listed = fixture.json(&["runs", "ls", "--skip-damage"]);
     let ids: Vec<&str> = listed.iter().map(|run| run["id"].as_str().unwrap()).collect();
-    assert!(ids.contains(&run.as_str()) && !ids.contains(&lost.as_str()), "{ids:?}");
-    assert!(target.join(listed[0]["experiment_id"].as_str().unwrap()).join(run).is_dir());
+    assert!(ids.contains(&run.as_str()) && ids.contains(&lost.as_str()), "{ids:?}");
+    let experiment = listed.iter().find(|one| one["id"] == run.as_str()).unwrap()["experiment_id"].clone();
+    assert!(target.join(experiment.as_str().unwrap()).join(run).is_dir());
     assert_eq!(fixture.run(&["verify", "--skip-damage"]).status.code(), Some(2), "it skips nothing");
+}
+
+/// What is said of a run whose metadata is damaged, however it is named. `name` is what is left of its name.
+fn check_points_are_there(fixture: &Fixture, run: &str, name: &str) {
+    let warning = "could not be read; run `mlrs-db verify`";
+    for spelling in [run, &run[..8]] {
+        for verb in [&["runs", "show", spelling][..], &["metrics", "ls", spelling]] {
+            let output = fixture.run(&[verb, &["--skip-damage"]].concat());
+            assert_eq!(output.status.code(), Some(0), "{verb:?} {}", stderr(&output));
+            assert!(stderr(&output).contains(warning), "{verb:?} {}", stderr(&output));
+        }
+        let get = ["metrics", "get", spelling, "loss", "--csv", "--skip-damage"];
+        assert_eq!(fixture.text(&get).lines().count(), 4, "{spelling}");
+        let shown = &fixture.json(&["runs", "show", spelling, "--skip-damage"])[0];
+        assert_eq!((&shown["name"], &shown["metrics"]["acc"]["value"]), (&name.into(), &0.75.into()));
+    }
+    let listed = fixture.json(&["runs", "ls", "--view", "all", "--skip-damage"]);
+    assert!(listed.iter().any(|one| one["id"] == run));
+    assert_eq!(fixture.json(&["stats", "--skip-damage"])[0]["runs"], listed.len());
+}
+
+#[test]
+fn intact_points_of_a_run_with_damaged_metadata_are_found_by_every_name() {
+    let fixture = Fixture::new();
+    let run = fixture.logged(&["-e", "x", "--run", "first"], CSV);
+    fixture.logged(&["-e", "x", "--run", "second"], CSV);
+    let sound = fixture.run(&["runs", "ls", "--skip-damage"]);
+    assert_eq!(stderr(&sound), "", "nothing was passed over");
+    fixture.logged(&["--run-id", &run, "--tag", "note=spoil-this"], "");
+    fixture.damage("spoil-this");
+    check_points_are_there(&fixture, &run, "first");
+}
+
+#[test]
+fn points_of_a_run_whose_beginning_is_lost_are_found_by_its_id() {
+    let fixture = Fixture::new();
+    let run = fixture.logged(&["-e", "x", "--run", "spoiled-run"], CSV);
+    fixture.logged(&["-e", "x", "--run", "second"], CSV);
+    fixture.damage("spoiled-run");
+    check_points_are_there(&fixture, &run, "");
 }
 
 #[test]
@@ -494,9 +535,9 @@ fn a_directory_of_other_things_is_never_proposed_as_a_store() {
     let other = fixture.dir.path().join("thesis");
     std::fs::create_dir(&other).unwrap();
     std::fs::write(other.join("thesis.tex"), "text").unwrap();
-    for arguments in [&["runs", "ls"][..], &["verify"], &["compact"], &["init"]] {
+    for (arguments, code) in [(&["runs", "ls"][..], 3), (&["verify"], 3), (&["compact"], 3), (&["init"], 1)] {
         let output = fixture.run(&[arguments, &["--store", other.to_str().unwrap()]].concat());
-        assert_eq!(output.status.code(), Some(3), "{arguments:?} {}", stderr(&output));
+        assert_eq!(output.status.code(), Some(code), "{arguments:?} {}", stderr(&output));
         let said = stderr(&output);
         assert!(said.contains("not empty") && !said.contains("mlrs-db init"), "{arguments:?} {said}");
     }
@@ -566,9 +607,8 @@ fn a_closed_pipe_ends_quietly_and_loses_nothing() {
     assert_eq!(fixture.text(&["metrics", "get", "unread", "loss", "--csv"]).lines().count(), 2);
 }
 
-#[test]
-fn a_tree_goes_in_and_comes_out() {
-    let fixture = Fixture::new();
+/// A tree of one experiment and one run.
+fn small_tree(fixture: &Fixture) -> PathBuf {
     let tree = fixture.dir.path().join("mlruns");
     let run_dir = tree.join("1/00112233445566778899aabbccddeeff");
     for folder in ["metrics", "params", "tags", "artifacts"] {
@@ -590,7 +630,13 @@ fn a_tree_goes_in_and_comes_out() {
     );
     write(run_dir.join("metrics/loss"), "1700000000100 1.5 0\n1700000000200 0.5 1\n");
     write(run_dir.join("params/lr"), "0.1");
+    tree
+}
 
+#[test]
+fn a_tree_goes_in_and_comes_out() {
+    let fixture = Fixture::new();
+    let tree = small_tree(&fixture);
     let report = &fixture.json(&["import", tree.to_str().unwrap(), "--dry-run"])[0];
     assert_eq!((&report["dry_run"], &report["points"]), (&true.into(), &2.into()));
     assert_eq!(fixture.json(&["runs", "ls"]).len(), 0);
@@ -609,7 +655,8 @@ fn a_tree_goes_in_and_comes_out() {
     assert!(diff.status.success(), "{}", String::from_utf8_lossy(&diff.stdout));
 
     let refused = fixture.run(&["export", out.to_str().unwrap()]);
-    assert_ne!(refused.status.code(), Some(0), "a directory that is not empty is not written to");
+    assert_eq!(refused.status.code(), Some(1), "a directory that is not empty is not written to");
+    assert!(stderr(&refused).contains("hint: --overwrite"), "{}", stderr(&refused));
     fixture.json(&["export", out.to_str().unwrap(), "--overwrite"]);
 }
 
@@ -650,4 +697,106 @@ fn a_damaged_store_is_repaired_and_healed_by_its_backup() {
     assert_eq!(fixture.text(&["repair"]), "nothing to repair\n");
     let recovered = fixture.text(&["recover", "--host", "node7"]);
     assert_eq!(recovered, "brought home 0 points from 0 live files of node7\n");
+}
+
+#[test]
+fn two_runs_with_one_id_are_told_apart() {
+    let fixture = Fixture::new();
+    let tree = small_tree(&fixture);
+    let tree = tree.to_str().unwrap();
+    let id = "00112233445566778899aabbccddeeff";
+    fixture.text(&["import", tree, "--tree", "a"]);
+    assert_eq!(stderr(&fixture.run(&["runs", "show", id])), "");
+    fixture.text(&["import", tree, "--tree", "team b"]);
+
+    let ambiguous = fixture.run(&["runs", "show", "0011"]);
+    assert_eq!(ambiguous.status.code(), Some(2));
+    let said = stderr(&ambiguous);
+    assert!(said.matches(", uid ").count() == 2 && said.contains("give the uid"), "{said}");
+    assert_eq!(said.matches("in experiment mnist (").count(), 2, "{said}");
+
+    let taken = fixture.run(&["metrics", "get", id, "loss"]);
+    assert_eq!(taken.status.code(), Some(0), "{}", stderr(&taken));
+    let warning = stderr(&taken);
+    assert!(warning.starts_with("warning: 2 runs have this id; this is uid "), "{warning}");
+    // Each is reached by its uid, and what is asked about it is answered about it.
+    let uid = warning.rsplit(": uid ").next().unwrap().split(' ').next().unwrap();
+    assert_ne!(uid, id);
+    fixture.logged(&["--run-id", uid], "{\"loss\":7}\n");
+    assert_eq!(fixture.text(&["metrics", "get", uid, "loss"]).lines().count(), 4);
+    assert_eq!(fixture.text(&["metrics", "get", id, "loss"]).lines().count(), 3);
+
+    // One directory has room for one of them: even a quiet export says which is left out, and what to do.
+    let out = fixture.dir.path().join("out");
+    let export = fixture.run(&["export", out.to_str().unwrap(), "--quiet"]);
+    let said = stderr(&export);
+    assert_eq!(export.status.code(), Some(0), "{said}");
+    assert!(
+        said.contains("\n  experiment 1 (mnist), with 1 runs: another experiment has its id\n"),
+        "{said}"
+    );
+    assert!(said.contains("hint: export each tree with --tree NAME: --tree a, --tree 'team b'\n"), "{said}");
+    let missing = fixture.run(&["export", "elsewhere", "--tree", "nosuch"]);
+    assert_eq!(missing.status.code(), Some(3), "{}", stderr(&missing));
+    assert!(stderr(&missing).contains("--tree a, --tree 'team b'"), "{}", stderr(&missing));
+}
+
+#[test]
+fn what_a_killed_export_left_goes_with_the_next_one() {
+    let fixture = Fixture::new();
+    fixture.logged(&["-e", "x"], CSV);
+    let at = |name: &str| fixture.dir.path().join(name);
+    let names =
+        ["out.partial-0123abcd", "out.partial-4567cdef", "out.partial-notes", "other.partial-0123abcd"];
+    for name in names {
+        std::fs::create_dir(at(name)).unwrap();
+        std::fs::write(at(name).join("meta.yaml"), "half").unwrap();
+    }
+    // Somebody is still writing this one.
+    let busy = std::fs::File::open(at("out.partial-4567cdef")).unwrap();
+    busy.lock().unwrap();
+    fixture.text(&["export", at("out").to_str().unwrap()]);
+    let there: Vec<bool> = names.iter().map(|name| at(name).exists()).collect();
+    assert_eq!(there, [false, true, true, true]);
+    assert!(at("out").is_dir());
+}
+
+#[test]
+fn a_refused_question_says_how_to_ask() {
+    let fixture = Fixture::new();
+    fixture.logged(&["-e", "x", "--run", "spoiled-run"], CSV);
+    for (arguments, code, hint) in [
+        (&["runs", "search", "metrics.loss <"][..], 2, "hint: see `mlrs-db runs search --help`"),
+        (&["runs", "search", "foo.bar = 1"], 2, "hint: see `mlrs-db runs search --help`"),
+        (&["runs", "ls", "-o", "metrics.loss SIDEWAYS"], 2, "--order-by \"metrics.loss ASC\""),
+        (&["experiments", "ls", "-f", "nome = 'x'"], 2, "hint: see `mlrs-db experiments ls --help`"),
+        (&["import", "./no/such/mlruns"], 3, "hint: name the directory that MLflow wrote"),
+        (&["export", "out", "--tree", "nosuch"], 3, "hint: no tree was imported"),
+        (&["import", "x", "--tree", ""], 2, "--tree"),
+    ] {
+        let output = fixture.run(arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?} {}", stderr(&output));
+        assert!(stderr(&output).contains(hint), "{arguments:?} {}", stderr(&output));
+    }
+    // Verbs that write cannot pass over damage; there is a verb that does something about it.
+    fixture.damage("spoiled-run");
+    let tree = small_tree(&fixture);
+    for arguments in [&["import", tree.to_str().unwrap()][..], &["gc"]] {
+        let output = fixture.run(arguments);
+        assert_eq!(output.status.code(), Some(4), "{arguments:?} {}", stderr(&output));
+        for word in ["`mlrs-db verify`", "`mlrs-db repair`"] {
+            assert!(stderr(&output).contains(word), "{arguments:?} {}", stderr(&output));
+        }
+    }
+}
+
+#[test]
+fn colours_that_were_asked_for_are_in_a_pipe_as_well() {
+    let fixture = Fixture::new();
+    let run = fixture.logged(&["-e", "x"], CSV);
+    for arguments in [&["runs", "ls"][..], &["stats"], &["metrics", "get", &run, "loss"]] {
+        assert!(!fixture.text(arguments).contains('\x1b'), "{arguments:?}");
+        let coloured = fixture.text(&[&["--color", "always"], arguments].concat());
+        assert!(coloured.contains('\x1b'), "{arguments:?} {coloured}");
+    }
 }

@@ -8,7 +8,11 @@ use super::output::{Output, Tone};
 use super::table::{Cell, Column, Table};
 use super::{json, listing, resolve};
 use crate::model::{Experiment, Lifecycle, RunStatus};
-use crate::{Dialect, ExperimentSearch, RunSearch, Store, ViewType};
+use crate::{Dialect, Error, ExperimentSearch, RunSearch, Store, ViewType};
+
+/// What to write where a filter or an order makes no sense.
+const GRAMMAR: &str = "see `mlrs-db experiments ls --help`; for example: mlrs-db experiments ls --filter \"name LIKE \
+                       'mnist%'\" --order-by \"name ASC\"";
 
 /// Lists experiments.
 pub(super) fn ls(out: &mut Output<'_>, store: &Store, args: &ExperimentsLs) -> Outcome {
@@ -20,7 +24,7 @@ pub(super) fn ls(out: &mut Output<'_>, store: &Store, args: &ExperimentsLs) -> O
         cells: &|experiment: &Arc<Experiment>| cells(experiment, with_lifecycle, now_ms),
         json: &|experiment| Ok(json::experiment(experiment, store.experiment_artifact_location(experiment))),
     };
-    listing::print(out, &args.listing, &look, &mut |max_results, page_token| {
+    let outcome = listing::print(out, &args.listing, &look, &mut |max_results, page_token| {
         store.search_experiments(&ExperimentSearch {
             filter: args.filter.clone(),
             dialect: Dialect::Extended,
@@ -30,6 +34,9 @@ pub(super) fn ls(out: &mut Output<'_>, store: &Store, args: &ExperimentsLs) -> O
             page_token,
             ..ExperimentSearch::default()
         })
+    });
+    outcome.map_err(|failure| {
+        failure.advised(|error| matches!(error, Error::InvalidArgument(_)).then(|| GRAMMAR.to_owned()))
     })
 }
 
@@ -146,7 +153,7 @@ mod tests {
         let mut plain = Vec::new();
         let runs = [(RunStatus::Finished, 1_200), (RunStatus::Failed, 1)];
         details(&samples::experiment(), "file:///s/1", &runs, samples::START_MS)
-            .write_plain(&mut plain, true)
+            .write_plain(&mut plain, true, false)
             .unwrap();
         assert_eq!(
             String::from_utf8(plain).unwrap(),

@@ -6,6 +6,7 @@
 use std::io;
 use std::path::Path;
 
+use super::output::shell_quoted;
 use crate::Error;
 
 /// The file that says which store a directory is.
@@ -22,6 +23,15 @@ pub(super) const BUSY: u8 = 5;
 pub(super) enum Failure {
     /// The engine said no.
     Engine(Error),
+    /// The engine said no, and the verb knows better what to do about it.
+    Advised {
+        /// What it said.
+        error: Error,
+        /// What to do.
+        advice: String,
+        /// The exit code, where the verb decides it.
+        code: u8,
+    },
     /// The command line makes no sense, in words, with what to write instead.
     Usage(String),
     /// Standard output could not be written. A closed pipe is no failure: who reads had enough.
@@ -51,6 +61,7 @@ impl Failure {
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             Self::Engine(error) => exit_code(error),
+            Self::Advised { code, .. } => *code,
             Self::Usage(_) => USAGE,
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             Self::Output(_) => FAILURE,
@@ -61,7 +72,7 @@ impl Failure {
     /// What stderr says, without the leading `error:`; none if there is nothing to say.
     pub(super) fn text(&self) -> Option<String> {
         match self {
-            Self::Engine(error) => Some(error.to_string()),
+            Self::Engine(error) | Self::Advised { error, .. } => Some(error.to_string()),
             Self::Usage(text) => Some(text.clone()),
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => None,
             Self::Output(error) => Some(format!("write to standard output: {error}")),
@@ -73,7 +84,19 @@ impl Failure {
     pub(super) fn advice(&self, can_skip_damage: bool) -> Option<String> {
         match self {
             Self::Engine(error) => advice(error, can_skip_damage),
+            Self::Advised { advice, .. } => Some(advice.clone()),
             _ => None,
+        }
+    }
+
+    /// The same failure with advice of the verb, if it has some about this error.
+    pub(super) fn advised(self, advice: impl FnOnce(&Error) -> Option<String>) -> Self {
+        match self {
+            Self::Engine(error) => match advice(&error) {
+                Some(advice) => Self::Advised { code: exit_code(&error), advice, error },
+                None => Self::Engine(error),
+            },
+            other => other,
         }
     }
 }
@@ -81,7 +104,6 @@ impl Failure {
 /// The exit code of an engine error.
 pub(super) fn exit_code(error: &Error) -> u8 {
     match error {
-        Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => NOT_FOUND,
         Error::NotAStore { .. } | Error::NotFound { .. } => NOT_FOUND,
         Error::InvalidArgument(_) => USAGE,
         Error::Corrupt { .. } | Error::TornTail { .. } | Error::Gap { .. } | Error::StrictImport { .. } => {
@@ -103,15 +125,23 @@ fn advice(error: &Error, can_skip_damage: bool) -> Option<String> {
     let variable = super::args::STORE_VARIABLE;
     let text = match error {
         Error::NotAStore { path, .. } if may_become_a_store(path) => {
-            format!("make one with `mlrs-db init {}`, or name another with --store DIR or {variable}", path.display())
+            let path = shell_quoted(path);
+            format!("make one with `mlrs-db init {path}`, or name another with --store DIR or {variable}")
         }
         Error::NotAStore { .. } => format!("name a store with --store DIR or {variable}"),
         Error::Corrupt { .. } | Error::TornTail { .. } | Error::Gap { .. } if can_skip_damage => {
-            "--skip-damage answers from what is intact".into()
+            "--skip-damage answers from what is intact; `mlrs-db verify` says what is damaged, `mlrs-db repair` sets \
+             it aside"
+                .into()
         }
         Error::Corrupt { path, .. } if path.ends_with(IDENTITY_FILE) => {
-            "what was logged lies in other files: reading verbs do with --skip-damage; to write again, move this file \
-             away and run `mlrs-db init` on the directory, which gives the store a new identity"
+            "what was logged lies in other files: reading verbs do with --skip-damage; to write again, run `mlrs-db \
+             repair`, or move this file away and run `mlrs-db init` on the directory, which gives the store a new \
+             identity"
+                .into()
+        }
+        Error::Corrupt { .. } | Error::TornTail { .. } | Error::Gap { .. } => {
+            "`mlrs-db verify` says what is damaged; `mlrs-db repair` keeps what is intact and sets the rest aside"
                 .into()
         }
         Error::NotFound { what: "run", .. } => "`mlrs-db runs ls --view all` lists every run".into(),
@@ -157,7 +187,7 @@ mod tests {
         let text = || String::from("text");
         let table = [
             (io_error(io::ErrorKind::PermissionDenied), 1),
-            (io_error(io::ErrorKind::NotFound), 3),
+            (io_error(io::ErrorKind::NotFound), 1),
             (Error::DiskFull { action: "append to", path: path() }, 1),
             (Error::Corrupt { path: path(), offset: 7, expected: text(), found: text() }, 4),
             (Error::TornTail { path: path(), offset: 7, missing: 3 }, 4),
@@ -203,10 +233,13 @@ mod tests {
         };
         let dir = tempfile::tempdir().unwrap();
         for path in [dir.path(), &dir.path().join("missing")] {
-            for word in [&format!("mlrs-db init {}", path.display()), "--store", "MLRS_DB_STORE"] {
+            for word in [&format!("mlrs-db init {}`", path.display()), "--store", "MLRS_DB_STORE"] {
                 assert!(advice(path).contains(word), "{}", advice(path));
             }
         }
+        let spaced = dir.path().join("my store");
+        let quoted = format!("`mlrs-db init '{}'`", spaced.display());
+        assert!(advice(&spaced).contains(&quoted), "{}", advice(&spaced));
         std::fs::write(dir.path().join("thesis.tex"), "text").unwrap();
         for path in [dir.path(), &dir.path().join("thesis.tex")] {
             assert_eq!(advice(path), "name a store with --store DIR or MLRS_DB_STORE");
@@ -219,7 +252,7 @@ mod tests {
     fn damage_names_the_flag_where_there_is_one() {
         let damage = |path: &str| Failure::from(Error::corrupt(path, 7, "a", "b"));
         assert!(damage("log/a-0.seg").advice(true).unwrap().contains("--skip-damage"));
-        assert_eq!(damage("log/a-0.seg").advice(false), None);
+        assert!(damage("log/a-0.seg").advice(false).unwrap().contains("`mlrs-db repair`"));
         assert!(damage("store/MLRS").advice(false).unwrap().contains("mlrs-db init"));
     }
 }

@@ -61,7 +61,7 @@ pub(super) fn print<T>(
             }
         }
         if !out.json && !table_for_people {
-            table.write_plain(&mut out.out, first)?;
+            table.write_plain(&mut out.out, first, out.colour)?;
             table = (look.empty)();
         }
         token = page.next_page_token;

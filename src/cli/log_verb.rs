@@ -26,7 +26,7 @@ const ATTEMPTS_MAX: u32 = 10;
 /// Logs what comes in.
 pub(super) fn log(out: &mut Output<'_>, path: &Path, args: &Log, input: impl BufRead) -> Outcome {
     let store = resolve::open_to_write(path)?;
-    let (run, next_step) = open_run(&store, args)?;
+    let (run, next_step) = open_run(out, &store, args)?;
     // Who reads the id may be gone already; the points are worth logging all the same.
     let told = tell_run(out, run.id());
     if !matches!(&told, Err(error) if error.kind() == io::ErrorKind::BrokenPipe) {
@@ -52,7 +52,7 @@ pub(super) fn log(out: &mut Output<'_>, path: &Path, args: &Log, input: impl Buf
 }
 
 /// The run to log to, and the step of a line that has none.
-fn open_run(store: &Store, args: &Log) -> Outcome<(Run, i64)> {
+fn open_run(out: &Output<'_>, store: &Store, args: &Log) -> Outcome<(Run, i64)> {
     let Some(id) = &args.run_id else {
         let mut options = RunOptions::new();
         if let Some(name) = &args.run_name {
@@ -66,9 +66,9 @@ fn open_run(store: &Store, args: &Log) -> Outcome<(Run, i64)> {
         }
         return Ok((store.experiment(&args.experiment)?.start_run(options)?, 0));
     };
-    let found = resolve::run(store, id)?;
-    let last_step = store.metrics(&found.id)?.iter().map(|metric| metric.last_step).max();
-    let run = store.run(&found.id)?;
+    let found = resolve::run(out, store, id)?.uid.to_string();
+    let last_step = store.metrics(&found)?.iter().map(|metric| metric.last_step).max();
+    let run = store.run(&found)?;
     for (key, value) in &args.params {
         run.log_param(key, value)?;
     }

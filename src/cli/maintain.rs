@@ -6,8 +6,8 @@ use std::path::Path;
 use serde_json::json;
 
 use super::args::{Gc, Init};
-use super::failure::{CORRUPTION, Failure, Outcome};
-use super::output::{Output, Tone, bytes, count, for_terminal, paint, plural};
+use super::failure::{CORRUPTION, FAILURE, Failure, Outcome};
+use super::output::{Output, Tone, bytes, count, for_terminal, paint, plural, shell_quoted};
 use super::progress::Bar;
 use super::table::{Cell, Column, Table};
 use super::{json, resolve};
@@ -25,7 +25,15 @@ pub(super) fn init(out: &mut Output<'_>, args: &Init, store: Option<&Path>) -> O
         Err(error) => return Err(error.into()),
     };
     if !existed {
-        Store::options().create(true).open(path)?.close()?;
+        let made = Store::options().create(true).open(path).and_then(Store::close);
+        made.map_err(|error| match error {
+            // What is to be made here cannot be missing.
+            error @ Error::NotAStore { .. } => {
+                let advice = "name an empty directory, or one that is not there yet".into();
+                Failure::Advised { error, advice, code: FAILURE }
+            }
+            error => error.into(),
+        })?;
     }
     // Options are only worth a hint where the variable is not set already.
     let shown = for_terminal(&path.to_string_lossy());
@@ -35,6 +43,7 @@ pub(super) fn init(out: &mut Output<'_>, args: &Init, store: Option<&Path>) -> O
     writeln!(out.out, "{shown} {}", if existed { "is a store already" } else { "is an empty store now" })?;
     out.out.flush()?;
     if store.is_none() {
+        let shown = shell_quoted(path);
         out.note(format_args!("use it with --store {shown}, or set {}={shown}", super::args::STORE_VARIABLE));
     }
     Ok(())
@@ -97,8 +106,8 @@ pub(super) fn verify(out: &mut Output<'_>, store: &Store) -> Outcome {
         _ if report.is_sound() => Ok(()),
         _ => {
             let damaged = report.findings.iter().filter(|f| f.severity == Severity::Damage).count() as u64;
-            let advice =
-                "what is intact stays readable; copy the damaged files from another copy of the store";
+            let advice = "what is intact stays readable; `mlrs-db repair` keeps it and sets the rest aside; `mlrs-db merge` brings \
+                 what was lost home from another copy of the store";
             out.error(format_args!("{} of damage", plural(damaged, "place")), Some(advice));
             Err(Failure::Told(CORRUPTION))
         }
@@ -201,7 +210,7 @@ pub(super) fn gc(out: &mut Output<'_>, path: &Path, args: &Gc) -> Outcome {
     if out.json {
         return Ok(out.json_line(&json::gc(&report))?);
     }
-    gc_table(&report).write_plain(&mut out.out, false)?;
+    gc_table(&report).write_plain(&mut out.out, false, out.colour)?;
     out.out.flush()?;
     out.note(gc_text(&report));
     Ok(())
@@ -247,7 +256,7 @@ mod tests {
         );
         assert!(text.contains("bytes_per_point  2.45\n"), "{text}");
         let mut plain = Vec::new();
-        table.write_plain(&mut plain, true).unwrap();
+        table.write_plain(&mut plain, true, false).unwrap();
         let plain = String::from_utf8(plain).unwrap();
         assert!(
             plain.starts_with("experiments\t0\nruns\t1234\n") && plain.contains("\nbytes_per_point\t2.447\n")
@@ -310,7 +319,7 @@ mod tests {
         let report = GcReport { runs: vec!["ab".into()], bytes: 10, dry_run: true, ..GcReport::default() };
         assert_eq!(gc_text(&report), "would remove 1 run, 0 experiments and 0 files, 10 B");
         let mut plain = Vec::new();
-        gc_table(&report).write_plain(&mut plain, false).unwrap();
+        gc_table(&report).write_plain(&mut plain, false, false).unwrap();
         assert_eq!(plain, b"run\tab\n");
     }
 }

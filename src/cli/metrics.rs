@@ -16,8 +16,8 @@ const PAGE_POINTS: usize = 16 * 1024;
 
 /// Lists the metrics of a run.
 pub(super) fn ls(out: &mut Output<'_>, store: &Store, args: &MetricsLs) -> Outcome {
-    let run = resolve::run(store, &args.run)?;
-    let metrics = store.metrics(&run.id)?;
+    let run = resolve::run(out, store, &args.run)?;
+    let metrics = store.metrics(&run.uid.to_string())?;
     if out.json {
         return Ok(metrics.iter().try_for_each(|metric| out.json_line(&json::metric(metric)))?);
     }
@@ -56,7 +56,7 @@ pub(super) fn history(store: &Store, run: &RunData, key: &str, range: &Range) ->
     if !run.metrics.contains_key(key) {
         return Err(Error::NotFound { what: "metric", name: key.into() }.into());
     }
-    let mut history = store.history(&run.id, key)?;
+    let mut history = store.history(&run.uid.to_string(), key)?;
     if let Some(steps) = range.steps {
         history = history.steps(steps);
     }
@@ -86,20 +86,20 @@ pub(super) fn pages(history: &History, mut each: impl FnMut(Points) -> Outcome<b
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Terminal { colour: bool },
-    Plain,
+    Plain { colour: bool },
     Csv,
     Json,
 }
 
 /// Prints the history of a metric.
 pub(super) fn get(out: &mut Output<'_>, store: &Store, args: &MetricsGet) -> Outcome {
-    let run = resolve::run(store, &args.run)?;
+    let run = resolve::run(out, store, &args.run)?;
     let history = history(store, &run, &args.key, &args.range)?;
     let form = match (out.json, args.csv, out.terminal) {
         (true, _, _) => Form::Json,
         (_, true, _) => Form::Csv,
         (_, _, Some(_)) => Form::Terminal { colour: out.colour },
-        _ => Form::Plain,
+        _ => Form::Plain { colour: out.colour },
     };
     write_header(&mut out.out, form, &args.key)?;
     let mut left = args.limit.unwrap_or(usize::MAX);
@@ -121,7 +121,10 @@ fn write_header(out: &mut dyn Write, form: Form, key: &str) -> io::Result<()> {
                 paint(colour, Tone::Strong, format_args!("{:>12}  {:<24}  VALUE", "STEP", "TIME"))
             )
         }
-        Form::Plain => out.write_all(b"step\ttimestamp\tvalue\n"),
+        Form::Plain { colour } => {
+            let titles = ["step", "timestamp", "value"].map(|title| paint(colour, Tone::Strong, title));
+            writeln!(out, "{}", titles.join("\t"))
+        }
         Form::Csv => writeln!(out, "step,timestamp_ms,{}", csv_field(key)),
         Form::Json => Ok(()),
     }
@@ -133,7 +136,7 @@ fn write_point(out: &mut dyn Write, form: Form, point: &Point) -> io::Result<()>
         Form::Terminal { .. } => {
             writeln!(out, "{step:>12}  {:<24}  {}", time::iso(timestamp_ms), exact(value))
         }
-        Form::Plain => writeln!(out, "{step}\t{}\t{}", time::iso(timestamp_ms), exact(value)),
+        Form::Plain { .. } => writeln!(out, "{step}\t{}\t{}", time::iso(timestamp_ms), exact(value)),
         Form::Csv => writeln!(out, "{step},{timestamp_ms},{}", exact(value)),
         Form::Json => {
             let quote = if value.is_finite() { "" } else { "\"" };
@@ -172,7 +175,10 @@ mod tests {
 
     #[test]
     fn a_point_in_every_form() {
-        assert_eq!(written(Form::Plain, 0.1), "step\ttimestamp\tvalue\n-7\t1970-01-01T00:00:01.500Z\t0.1\n");
+        assert_eq!(
+            written(Form::Plain { colour: false }, 0.1),
+            "step\ttimestamp\tvalue\n-7\t1970-01-01T00:00:01.500Z\t0.1\n"
+        );
         assert_eq!(written(Form::Csv, f64::NAN), "step,timestamp_ms,\"a,\"\"b\"\"\"\n-7,1500,NaN\n");
         assert_eq!(written(Form::Json, 1.0), "{\"step\":-7,\"timestamp_ms\":1500,\"value\":1.0}\n");
         assert_eq!(
@@ -209,7 +215,7 @@ mod tests {
             "KEY   POINTS    LATEST  STEP  MIN  MAX  LOGGED\nloss  12,345  0.123457    99  0.1  NaN  5 s ago"
         );
         let mut plain = Vec::new();
-        table.write_plain(&mut plain, false).unwrap();
+        table.write_plain(&mut plain, false, false).unwrap();
         assert_eq!(plain, b"loss\t12345\t0.123456789\t99\t0.1\tNaN\t1970-01-01T00:00:00.000Z\n");
     }
 }

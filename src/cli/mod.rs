@@ -34,6 +34,7 @@ mod time;
 mod top;
 mod trees;
 
+use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
@@ -43,7 +44,9 @@ use clap::{CommandFactory, FromArgMatches};
 
 use args::{Cli, Experiments, Global, Metrics, Runs, Verb};
 use failure::{Failure, Outcome, USAGE};
-use output::{Output, use_colour};
+use output::{Output, plural, use_colour};
+
+use crate::Store;
 
 /// Runs the program on the arguments and environment of the process.
 pub fn main() -> ExitCode {
@@ -120,7 +123,27 @@ fn run(cli: &Cli, out: &mut Output<'_>) -> Outcome {
         _ => {}
     }
     let path = store_path(&cli.global)?;
-    let open_to_read = || resolve::open_to_read(path, cli.verb.damage().is_some_and(|d| d.skip_damage));
+    let looked_at = RefCell::new(None);
+    let open_to_read = || {
+        let store = resolve::open_to_read(path, cli.verb.damage().is_some_and(|d| d.skip_damage))?;
+        looked_at.replace(Some(store.clone()));
+        Ok::<Store, Failure>(store)
+    };
+    let outcome = answer(cli, out, path, &open_to_read);
+    let skipped = looked_at.take().map_or(0, |store| store.places_skipped());
+    if skipped > 0 {
+        out.warn(format_args!("{} could not be read; run `mlrs-db verify`", plural(skipped, "place")));
+    }
+    outcome
+}
+
+/// What verbs do that need a store.
+fn answer(
+    cli: &Cli,
+    out: &mut Output<'_>,
+    path: &Path,
+    open_to_read: &dyn Fn() -> Outcome<Store>,
+) -> Outcome {
     match &cli.verb {
         Verb::Import(args) => trees::import(out, path, args),
         Verb::Export(args) => trees::export(out, &open_to_read()?, args),

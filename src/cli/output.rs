@@ -94,6 +94,16 @@ impl Output<'_> {
         }
     }
 
+    /// A line of a warning: even `--quiet` prints it.
+    pub(super) fn tell(&self, text: impl Display) {
+        let _ = writeln!(io::stderr(), "{text}");
+    }
+
+    /// What to do about what was just warned of.
+    pub(super) fn hint(&self, text: impl Display) {
+        let _ = writeln!(io::stderr(), "{} {text}", paint(self.colour_stderr, Tone::Info, "hint:"));
+    }
+
     /// A line on stderr that even `--quiet` prints: something was not as it should be.
     pub(super) fn warn(&self, text: impl Display) {
         let word = paint(self.colour_stderr, Tone::Warn, "warning:");
@@ -102,10 +112,9 @@ impl Output<'_> {
 
     /// The last line of a failed command, with what to do next.
     pub(super) fn error(&self, text: impl Display, advice: Option<&str>) {
-        let mut stderr = io::stderr();
-        let _ = writeln!(stderr, "{} {text}", paint(self.colour_stderr, Tone::Bad, "error:"));
+        let _ = writeln!(io::stderr(), "{} {text}", paint(self.colour_stderr, Tone::Bad, "error:"));
         if let Some(advice) = advice {
-            let _ = writeln!(stderr, "{} {advice}", paint(self.colour_stderr, Tone::Info, "hint:"));
+            self.hint(advice);
         }
     }
 }
@@ -142,6 +151,28 @@ pub(super) fn for_plain(text: &str) -> String {
         }
     }
     safe
+}
+
+/// A word that a shell reads as this text, for commands that are to be copied.
+pub(super) fn shell_quoted(text: impl AsRef<OsStr>) -> String {
+    let text = text.as_ref().to_string_lossy();
+    let is_plain = |c: char| c.is_alphanumeric() || "_-./:+,@%=".contains(c);
+    if text.chars().any(is_dangerous) {
+        // What is left of a control character must not reach the terminal, so the shell is told its code.
+        let mut quoted = String::from("$'");
+        for c in text.chars() {
+            match c {
+                '\'' | '\\' => quoted.extend(['\\', c]),
+                c if is_dangerous(c) => quoted.push_str(&format!("\\U{:08x}", u32::from(c))),
+                c => quoted.push(c),
+            }
+        }
+        return quoted + "'";
+    }
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.into_owned();
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 /// A value in full: the shortest digits that read back to the same bits; non-finite ones as MLflow's JSON spells them.
@@ -260,6 +291,20 @@ pub(super) mod tests {
     fn values_cannot_send_control_sequences() {
         assert_eq!(for_terminal("a\x1b[2Jb\nc\u{202e}d\\"), "a\\u{1b}[2Jb\\nc\\u{202e}d\\");
         assert_eq!(for_plain("a\tb\\c\r"), "a\\tb\\\\c\\r");
+    }
+
+    #[test]
+    fn paths_in_commands_can_be_copied() {
+        for (text, quoted) in [
+            ("/tmp/a-b_1.x", "/tmp/a-b_1.x"),
+            ("", "''"),
+            ("my store", "'my store'"),
+            ("$(rm)", "'$(rm)'"),
+            ("it's", "'it'\\''s'"),
+            ("a\nb'c", "$'a\\U0000000ab\\'c'"),
+        ] {
+            assert_eq!(shell_quoted(text), quoted);
+        }
     }
 
     #[test]

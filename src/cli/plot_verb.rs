@@ -17,8 +17,10 @@ const SERIES_MAX: usize = 8;
 
 /// Draws metrics of one run or several.
 pub(super) fn plot(out: &mut Output<'_>, store: &Store, args: &MetricsPlot) -> Outcome {
-    let runs: Outcome<Vec<Arc<RunData>>> =
-        std::iter::once(&args.run).chain(&args.more_runs).map(|text| resolve::run(store, text)).collect();
+    let runs: Outcome<Vec<Arc<RunData>>> = std::iter::once(&args.run)
+        .chain(&args.more_runs)
+        .map(|text| resolve::run(out, store, text))
+        .collect();
     let runs = runs?;
     let mut wanted: Vec<(&RunData, &str, History)> = Vec::new();
     for run in &runs {

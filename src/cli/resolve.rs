@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::failure::{Failure, Outcome};
+use super::output::{Output, for_terminal, plural};
 use crate::model::{Experiment, RunData};
 use crate::{Dialect, Error, RunSearch, Store, ViewType};
 
@@ -32,11 +33,25 @@ pub(super) fn experiment(store: &Store, text: &str) -> Outcome<Arc<Experiment>> 
     }
 }
 
-/// A run by id, else by a unique start of its id, else by a unique name.
-pub(super) fn run(store: &Store, text: &str) -> Outcome<Arc<RunData>> {
-    match store.get_run(text) {
+/// A run by id, else by a unique start of its id, else by a unique name. Whoever asks for more of it names it by its
+/// uid: several runs may have one id.
+pub(super) fn run(out: &Output<'_>, store: &Store, text: &str) -> Outcome<Arc<RunData>> {
+    match store.runs_by_id(text) {
         Err(Error::NotFound { .. } | Error::InvalidArgument(_)) => {}
-        other => return Ok(other?),
+        Err(error) => return Err(error.into()),
+        Ok(runs) => {
+            let (Some(first), true) = (runs.first(), runs.len() > 1) else {
+                return runs.into_iter().next().ok_or_else(|| not_found("run", text));
+            };
+            let others: Vec<String> = runs.iter().skip(1).map(|run| told_apart(store, run)).collect();
+            out.warn(format_args!(
+                "{} have this id; this is {}; name the other by its uid: {}",
+                plural(runs.len() as u64, "run"),
+                told_apart(store, first),
+                others.join(", ")
+            ));
+            return Ok(Arc::clone(first));
+        }
     }
     if let Some(filter) = prefix_filter(text)
         && let Some(run) = only_one(store, text, filter)?
@@ -77,15 +92,28 @@ fn only_one(store: &Store, text: &str, filter: String) -> Outcome<Option<Arc<Run
     match found.items.as_slice() {
         [] => Ok(None),
         [one] => Ok(Some(Arc::clone(one))),
-        several => Err(Failure::Usage(ambiguous(text, several, found.next_page_token.is_some()))),
+        several => Err(Failure::Usage(ambiguous(store, text, several, found.next_page_token.is_some()))),
     }
 }
 
-fn ambiguous(text: &str, runs: &[Arc<RunData>], more: bool) -> String {
-    let list: Vec<String> =
-        runs.iter().map(|run| format!("{} ({})", run.id, super::output::for_terminal(&run.name))).collect();
+fn ambiguous(store: &Store, text: &str, runs: &[Arc<RunData>], more: bool) -> String {
+    let is_twin = |run: &RunData| runs.iter().any(|other| other.id == run.id && other.uid != run.uid);
+    let list: Vec<String> = runs
+        .iter()
+        .map(|run| match is_twin(run) {
+            true => format!("{} ({}, {})", run.id, for_terminal(&run.name), told_apart(store, run)),
+            false => format!("{} ({})", run.id, for_terminal(&run.name)),
+        })
+        .collect();
+    let what = if runs.iter().any(|run| is_twin(run)) { "give the uid" } else { "give more of the id" };
     let more = if more { " and others" } else { "" };
-    format!("'{text}' could be {}{more}: give more of the id", list.join(", "))
+    format!("'{text}' could be {}{more}: {what}", list.join(", "))
+}
+
+/// What makes a run differ from another with the same id.
+fn told_apart(store: &Store, run: &RunData) -> String {
+    let experiment = store.get_experiment(&run.experiment_id).map(|e| e.name.clone()).unwrap_or_default();
+    format!("uid {} in experiment {} ({})", run.uid, for_terminal(&experiment), run.experiment_id)
 }
 
 #[cfg(test)]
@@ -110,11 +138,17 @@ mod tests {
 
     #[test]
     fn an_ambiguous_start_lists_the_candidates() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path().join("store")).unwrap();
         let run = Arc::new(samples::run());
-        let text = ambiguous("3f2", &[Arc::clone(&run), run], true);
-        assert!(
-            text.contains("3f2a9c00112233445566778899aabbcc (lr-3)") && text.contains("and others"),
-            "{text}"
-        );
+        let other = Arc::new(RunData { id: "3f2b".into(), ..samples::run() });
+        let text = ambiguous(&store, "3f2", &[Arc::clone(&run), other], true);
+        for part in ["3f2a9c00112233445566778899aabbcc (lr-3), 3f2b", "and others: give more of the id"] {
+            assert!(text.contains(part), "{text}");
+        }
+        let twin = Arc::new(RunData { uid: crate::id::Uid::from_bytes([7; 16]), ..samples::run() });
+        let text = ambiguous(&store, "3f2", &[run, Arc::clone(&twin)], false);
+        let uid = format!("(lr-3, uid {} in experiment ", twin.uid);
+        assert!(text.contains(&uid) && text.ends_with("give the uid"), "{text}");
     }
 }

@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn a_run_in_a_line_of_tabs() {
         let mut plain = Vec::new();
-        row().write_plain(&mut plain, false).unwrap();
+        row().write_plain(&mut plain, false, false).unwrap();
         assert_eq!(
             String::from_utf8(plain).unwrap(),
             "3f2a9c00112233445566778899aabbcc\tlr-3\tmnist\tFINISHED\t2026-11-23T11:56:14.123Z\t65.000\t0.25\tNaN\t\

@@ -10,7 +10,11 @@ use super::output::Output;
 use super::run_view::{self, Extra};
 use super::{json, listing, resolve};
 use crate::model::{RunData, RunStatus};
-use crate::{Dialect, RunLiveness, RunSearch, Store};
+use crate::{Dialect, Error, RunLiveness, RunSearch, Store};
+
+/// What to write where a filter or an order makes no sense.
+const GRAMMAR: &str = "see `mlrs-db runs search --help`; for example: mlrs-db runs search \"metrics.loss < 0.1 AND \
+                       params.lr = '0.1'\" --order-by \"metrics.loss ASC\"";
 
 /// Lists the runs that match the filter.
 pub(super) fn ls(out: &mut Output<'_>, store: &Store, args: &RunsLs, filter: &str) -> Outcome {
@@ -34,7 +38,7 @@ pub(super) fn ls(out: &mut Output<'_>, store: &Store, args: &RunsLs, filter: &st
         },
         json: &|run| Ok(json::run(run, store.run_artifact_location(run)?, alive.borrow().get(&run.id))),
     };
-    listing::print(out, &args.listing, &look, &mut |max_results, page_token| {
+    let outcome = listing::print(out, &args.listing, &look, &mut |max_results, page_token| {
         let page = store.search_runs(&RunSearch {
             experiment_ids: experiment_ids.clone(),
             filter: filter.into(),
@@ -46,6 +50,9 @@ pub(super) fn ls(out: &mut Output<'_>, store: &Store, args: &RunsLs, filter: &st
         })?;
         alive.replace(liveness(store, &page.items));
         Ok(page)
+    });
+    outcome.map_err(|failure| {
+        failure.advised(|error| matches!(error, Error::InvalidArgument(_)).then(|| GRAMMAR.to_owned()))
     })
 }
 
@@ -84,10 +91,10 @@ impl Names<'_> {
 
 /// Shows one run.
 pub(super) fn show(out: &mut Output<'_>, store: &Store, args: &RunsShow) -> Outcome {
-    let run = resolve::run(store, &args.run)?;
+    let run = resolve::run(out, store, &args.run)?;
     let location = store.run_artifact_location(&run)?;
     // Artifacts may lie where this machine cannot look; the run is worth showing all the same.
-    let artifacts = store.list_artifacts(&run.id, "").unwrap_or_else(|error| {
+    let artifacts = store.list_artifacts(&run.uid.to_string(), "").unwrap_or_else(|error| {
         out.note(format_args!("artifacts are not listed: {error}"));
         Vec::new()
     });

@@ -232,8 +232,8 @@ mod tests {
         let text = repair_text(&report);
         assert!(text.starts_with("nothing was touched: 5 points, 0 events"), "{text}");
         let mut plain = Vec::new();
-        lost(&report).write_plain(&mut plain, false).unwrap();
-        actions(&report).write_plain(&mut plain, false).unwrap();
+        lost(&report).write_plain(&mut plain, false, false).unwrap();
+        actions(&report).write_plain(&mut plain, false, false).unwrap();
         let plain = String::from_utf8(plain).unwrap();
         assert_eq!(plain, "ab\tloss\t3\t4\nrewritten\tlog/a-0.seg\t1 damaged place\n");
     }

@@ -9,7 +9,7 @@ use comfy_table::{
     Attribute, CellAlignment, Color, ColumnConstraint, ContentArrangement, Row, Table as Grid, presets,
 };
 
-use super::output::{self, Tone, for_plain, for_terminal};
+use super::output::{self, Tone, for_plain, for_terminal, paint};
 use super::time;
 
 /// A column's heading and how it is laid out.
@@ -144,20 +144,21 @@ impl Table {
     pub(super) fn write(&self, out: &mut super::output::Output<'_>) -> io::Result<()> {
         match out.terminal {
             Some(width) => writeln!(out.out, "{}", self.fitted(width, out.colour)),
-            None => self.write_plain(&mut out.out, true),
+            None => self.write_plain(&mut out.out, true, out.colour),
         }
     }
 
-    /// Tab-separated lines in exact form.
-    pub(super) fn write_plain(&self, out: &mut dyn Write, header: bool) -> io::Result<()> {
+    /// Tab-separated lines in exact form; in colours where they were asked for.
+    pub(super) fn write_plain(&self, out: &mut dyn Write, header: bool, colour: bool) -> io::Result<()> {
         if header && self.header {
-            let titles: Vec<String> = self.columns.iter().map(|c| for_plain(&c.title)).collect();
+            let titles: Vec<String> =
+                self.columns.iter().map(|c| paint(colour, Tone::Strong, for_plain(&c.title))).collect();
             writeln!(out, "{}", titles.join("\t"))?;
         }
         for row in &self.rows {
             for (i, cell) in row.iter().enumerate() {
                 out.write_all(if i == 0 { b"" } else { b"\t" })?;
-                out.write_all(for_plain(&cell.exact).as_bytes())?;
+                out.write_all(paint(colour, cell.tone, for_plain(&cell.exact)).as_bytes())?;
             }
             out.write_all(b"\n")?;
         }
@@ -259,7 +260,7 @@ mod tests {
     #[test]
     fn a_pipe_gets_every_byte_between_tabs() {
         let mut plain = Vec::new();
-        sample().write_plain(&mut plain, true).unwrap();
+        sample().write_plain(&mut plain, true, false).unwrap();
         assert_eq!(
             String::from_utf8(plain).unwrap(),
             "id\tname\tpoints\n\

@@ -19,8 +19,8 @@ const QUIET_WAITS: u32 = 4;
 
 /// Prints points of a run until it ends.
 pub(super) fn tail(out: &mut Output<'_>, store: &Store, args: &Tail) -> Outcome {
-    let run = resolve::run(store, &args.run)?;
-    let mut follow = store.follow(&run.id)?.interval(Duration::from_millis(args.interval));
+    let run = resolve::run(out, store, &args.run)?;
+    let mut follow = store.follow(&run.uid.to_string())?.interval(Duration::from_millis(args.interval));
     if !args.keys.is_empty() {
         follow = follow.keys(args.keys.iter().cloned());
     }

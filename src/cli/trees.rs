@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::args::{Artifacts, Export, Import};
-use super::failure::Outcome;
-use super::output::{Output, Tone, bytes, count, for_terminal, paint, plural};
+use super::failure::{Failure, NOT_FOUND, Outcome};
+use super::output::{Output, Tone, bytes, count, for_terminal, paint, plural, shell_quoted};
 use super::progress::{Bar, rate};
 use super::table::{Cell, Table};
 use super::{json, resolve, time};
@@ -18,11 +18,13 @@ use crate::{Error, Store};
 
 /// Problems that are printed without `--verbose`.
 const PROBLEMS_SHOWN: usize = 20;
+/// Trees that a hint names.
+const TREES_SHOWN: usize = 10;
 
 /// Takes a tree in; the store is made if there is none.
 pub(super) fn import(out: &mut Output<'_>, path: &Path, args: &Import) -> Outcome {
     // Before the store is opened, which may make it: a slip in SRC must not leave an empty store behind.
-    check_tree(&args.source)?;
+    check_tree(&args.source).map_err(no_source)?;
     let mut options = ImportOptions {
         tree: args.tree.clone(),
         strict: args.strict,
@@ -67,6 +69,19 @@ pub(super) fn import(out: &mut Output<'_>, path: &Path, args: &Import) -> Outcom
     Ok(())
 }
 
+/// A tree that is not there is what was asked for and not found; any other file that is missing is a failure.
+fn no_source(error: Error) -> Failure {
+    match error {
+        Error::Io { path, source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            let error = Error::NotFound { what: "directory", name: path.display().to_string() };
+            let advice =
+                "name the directory that MLflow wrote (mlruns, by default where the training ran)".into();
+            Failure::Advised { error, advice, code: NOT_FOUND }
+        }
+        error => error.into(),
+    }
+}
+
 /// The place of a store that only looks: a dry run must not leave one behind where there was none.
 struct Scratch(std::path::PathBuf);
 
@@ -92,15 +107,41 @@ pub(super) fn export(out: &mut Output<'_>, store: &Store, args: &Export) -> Outc
         overwrite: args.overwrite,
     };
     let mut bar = Bar::new(out, "exporting");
-    let report = store.export(&args.destination, &options, &mut |progress| bar.set_tree(progress))?;
+    let report = store
+        .export(&args.destination, &options, &mut |progress| bar.set_tree(progress))
+        .map_err(|error| Failure::from(error).advised(|error| export_advice(store, error)))?;
     bar.done();
-    write_left_out(out, &report);
+    // Without all of its trees a hint is not worth a failure.
+    let trees = if args.tree.is_none() { store.tree_names().unwrap_or_default() } else { Vec::new() };
+    write_left_out(out, &report, &trees);
     if out.json {
         return Ok(out.json_line(&json::export(&report))?);
     }
     export_table(&report).write(out)?;
     after(out, report.points, bar.elapsed())?;
     Ok(())
+}
+
+/// What to do where an export is refused.
+fn export_advice(store: &Store, error: &Error) -> Option<String> {
+    match error {
+        Error::AlreadyExists { .. } => Some("--overwrite replaces what is in it".into()),
+        Error::NotFound { what: "tree", .. } => Some(match store.tree_names().ok()?.as_slice() {
+            [] => "no tree was imported into this store; leave out --tree".into(),
+            names => format!("the store has: {}", tree_options(names)),
+        }),
+        _ => None,
+    }
+}
+
+/// How to ask for each tree.
+fn tree_options(names: &[String]) -> String {
+    let mut options: Vec<String> =
+        names.iter().take(TREES_SHOWN).map(|name| format!("--tree {}", shell_quoted(name))).collect();
+    if names.len() > TREES_SHOWN {
+        options.push(format!("and {} more", names.len() - TREES_SHOWN));
+    }
+    options.join(", ")
 }
 
 /// How long it took, under `--verbose`.
@@ -127,7 +168,8 @@ fn write_problems(out: &Output<'_>, report: &ImportReport) {
     and_more(out, shown, report.problems.len(), report.problems_total);
 }
 
-fn write_left_out(out: &Output<'_>, report: &ExportReport) {
+/// Experiments and runs are named each; of what is in them only some, unless asked.
+fn write_left_out(out: &Output<'_>, report: &ExportReport, trees: &[String]) {
     if report.unexportable_total == 0 {
         return;
     }
@@ -135,12 +177,24 @@ fn write_left_out(out: &Output<'_>, report: &ExportReport) {
         "no place in the mlruns layout for {}:",
         plural(report.unexportable_total, "thing")
     ));
-    let shown =
-        if out.verbose { report.unexportable.len() } else { report.unexportable.len().min(PROBLEMS_SHOWN) };
-    for left in report.unexportable.iter().take(shown) {
-        out.note(left_out_line(left));
+    let (whole, parts): (Vec<_>, Vec<_>) =
+        report.unexportable.iter().partition(|left| matches!(left.what, "experiment" | "run"));
+    whole.iter().for_each(|left| out.tell(left_out_line(left)));
+    let shown = match (out.quiet, out.verbose) {
+        (true, _) => 0,
+        (_, true) => parts.len(),
+        _ => parts.len().min(PROBLEMS_SHOWN),
+    };
+    parts.iter().take(shown).for_each(|left| out.tell(left_out_line(left)));
+    let more = report.unexportable_total.saturating_sub((whole.len() + shown) as u64);
+    if more > 0 {
+        let hint = if shown < parts.len() { "; --verbose lists more" } else { "" };
+        out.tell(format_args!("  and {} more{hint}", count(more)));
     }
-    and_more(out, shown, report.unexportable.len(), report.unexportable_total);
+    // With one tree, or for things that are in none, another export would leave out the same.
+    if trees.len() > 1 && !whole.is_empty() {
+        out.hint(format_args!("export each tree with --tree NAME: {}", tree_options(trees)));
+    }
 }
 
 fn left_out_line(left: &Unexportable) -> String {

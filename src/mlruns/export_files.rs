@@ -1,11 +1,12 @@
 //! The files of an export: written beside the target, renamed to it when all is there.
 //!
-//! Contract: the target is either as it was or complete. Everything goes to `<target>.partial-<random>`; an export
-//! that is interrupted leaves that directory, which nothing takes for a tree. A path that cannot exist (it clashes
-//! with another, a component is too long) is refused and reported, never an error; no path leaves the directory.
+//! Contract: the target is either as it was or complete. Everything goes to `<target>.partial-<random>`, which is
+//! locked meanwhile; an export that is killed leaves that directory, which nothing takes for a tree, and the next
+//! export to the same target removes it. A path that cannot exist (it clashes with another, a component is too long)
+//! is refused and reported, never an error; no path leaves the directory.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -32,6 +33,8 @@ pub(super) struct Exporter<'a> {
     /// Where the tree will be.
     pub(super) destination: PathBuf,
     partial: PathBuf,
+    /// Held as long as the export goes on.
+    _lock: File,
     created: HashSet<PathBuf>,
     links: Vec<(PathBuf, Vec<u8>)>,
 }
@@ -57,12 +60,23 @@ impl<'a> Exporter<'a> {
                 hint: " and is not empty: name another target, or ask to overwrite it".into(),
             });
         }
-        let partial = beside(&destination, "partial")?;
-        create_parent(&partial)?;
-        fs::create_dir(&partial).map_err(|e| Error::io("create", &partial, e))?;
+        create_parent(&destination)?;
+        remove_partials(&destination);
+        let (partial, lock) = create_partial(&destination)?;
         let (state, report) = (Progress::default(), ExportReport::default());
         let (created, links) = (HashSet::new(), Vec::new());
-        Ok(Self { source, options, progress, state, report, destination, partial, created, links })
+        Ok(Self {
+            source,
+            options,
+            progress,
+            state,
+            report,
+            destination,
+            partial,
+            _lock: lock,
+            created,
+            links,
+        })
     }
 
     /// Puts the finished tree in place.
@@ -274,13 +288,54 @@ impl<'a> Exporter<'a> {
 }
 
 /// A random name beside a directory.
+/// Digits that tell directories beside one target apart.
+const RANDOM_DIGITS: usize = 8;
+/// Times that a new directory may be taken for one that was left behind before it is locked.
+const ATTEMPTS_MAX: usize = 8;
+
+/// Makes the directory of an export and locks it.
+fn create_partial(destination: &Path) -> Result<(PathBuf, File)> {
+    for _ in 0..ATTEMPTS_MAX {
+        let partial = beside(destination, "partial")?;
+        fs::create_dir(&partial).map_err(|e| Error::io("create", &partial, e))?;
+        let Ok(lock) = File::open(&partial) else { continue };
+        // A file system without locks refuses others' attempts as well: then nothing is ever removed.
+        let is_taken = matches!(lock.try_lock(), Err(TryLockError::WouldBlock));
+        if !is_taken && partial.exists() {
+            return Ok((partial, lock));
+        }
+    }
+    Err(Error::Busy { what: destination.display().to_string(), holder: "another export".into() })
+}
+
+/// Removes what exports to the same target left that were killed. Whatever goes wrong is no reason not to export.
+fn remove_partials(destination: &Path) {
+    let (Some(parent), Some(name)) = (destination.parent(), destination.file_name()) else { return };
+    let mut prefix = name.to_os_string();
+    prefix.push(".partial-");
+    let prefix = prefix.as_bytes();
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let found = entry.file_name();
+        let digits = found.as_bytes().strip_prefix(prefix);
+        let is_ours =
+            |digits: &[u8]| digits.len() == RANDOM_DIGITS && digits.iter().all(u8::is_ascii_hexdigit);
+        if digits.is_some_and(is_ours)
+            && entry.file_type().is_ok_and(|kind| kind.is_dir())
+            && let Ok(lock) = File::open(entry.path())
+            && lock.try_lock().is_ok()
+        {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 fn beside(path: &Path, why: &str) -> Result<PathBuf> {
     let Some(name) = path.file_name() else {
         return Err(Error::invalid(format!("{} cannot be a target: name a directory", path.display())));
     };
     let random = crate::id::Uid::random()?.to_string();
     let mut name = name.to_os_string();
-    name.push(format!(".{why}-{}", random.get(..8).unwrap_or("")));
+    name.push(format!(".{why}-{}", random.get(..RANDOM_DIGITS).unwrap_or("")));
     Ok(path.with_file_name(name))
 }
 

@@ -148,7 +148,7 @@ pub struct ExportReport {
     pub files: u64,
     /// Bytes written.
     pub bytes: u64,
-    /// What could not be written, the first `PROBLEMS_LISTED_MAX`.
+    /// What could not be written: every experiment and run, and the first `PROBLEMS_LISTED_MAX` of the rest.
     pub unexportable: Vec<Unexportable>,
     /// How many in all.
     pub unexportable_total: u64,
@@ -158,7 +158,8 @@ impl ExportReport {
     /// Adds something that has no place.
     pub(super) fn refuse(&mut self, what: &'static str, name: impl Into<String>, reason: impl Into<String>) {
         self.unexportable_total += 1;
-        if self.unexportable.len() < PROBLEMS_LISTED_MAX {
+        let is_whole = matches!(what, "experiment" | "run");
+        if is_whole || self.unexportable.len() < PROBLEMS_LISTED_MAX {
             self.unexportable.push(Unexportable { what, name: name.into(), reason: reason.into() });
         }
     }

@@ -11,7 +11,8 @@ use super::time;
 /// What to do about damage, for verbs that only read.
 #[derive(Clone, Copy, Debug, Args)]
 pub(in crate::cli) struct Damage {
-    /// Pass over what is damaged and go on with the rest, instead of stopping with exit code 4
+    /// Pass over what is damaged and answer from the rest, instead of stopping with exit code 4; a warning on stderr
+    /// says how many places could not be read (`mlrs-db verify` names them)
     #[arg(long)]
     pub(in crate::cli) skip_damage: bool,
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum, ValueHint};
 
 use super::ask::Damage;
@@ -25,7 +26,7 @@ pub(in crate::cli) struct Import {
     #[arg(value_name = "SRC", value_hint = ValueHint::DirPath)]
     pub(in crate::cli) source: PathBuf,
     /// Name of this tree, for `export --tree`; by default the absolute path of SRC
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub(in crate::cli) tree: Option<String>,
     /// Import nothing if anything in the tree is damaged (exit code 4)
     #[arg(long)]
@@ -48,7 +49,7 @@ pub(in crate::cli) struct Export {
     #[arg(value_name = "DEST", value_hint = ValueHint::DirPath)]
     pub(in crate::cli) destination: PathBuf,
     /// Only this imported tree, as it was
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub(in crate::cli) tree: Option<String>,
     /// In artifact locations, replace the start FROM by TO; split at the first "="; may be repeated
     #[arg(long, value_name = "FROM=TO", value_parser = pairs::from_to)]
