@@ -25,6 +25,9 @@ impl EntityKind {
     pub const TREE: Self = Self(4);
     /// A writing process; its uid is the writer id.
     pub const WRITER: Self = Self(5);
+
+    /// Those that this program knows.
+    pub const KNOWN: [Self; 5] = [Self::EXPERIMENT, Self::RUN, Self::DATASET, Self::TREE, Self::WRITER];
 }
 
 /// Which property of an entity a register holds. The number is on disk; never reuse one.

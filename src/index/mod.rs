@@ -29,7 +29,7 @@ use self::tables::{Key, Tally};
 use crate::id::{SegmentId, StoreId, Uid};
 use crate::vfs::{FileSystem, ForkGuard, OpenMode, Vfs};
 
-pub use self::writer::{Checkpoint, IndexWriter, Outcome};
+pub use self::writer::{Checkpoint, IndexWriter, Outcome, Row};
 
 /// Name of the file in the store's directory.
 pub const INDEX_FILE: &str = "index.redb";

@@ -33,8 +33,8 @@ const SPREAD_MAX: u64 = 8;
 /// What one checkpoint changes.
 #[derive(Clone, Debug, Default)]
 pub struct Checkpoint {
-    /// Rows to set: the caller's kind (at most 239), uid, bytes.
-    pub rows: Vec<(u8, Uid, Vec<u8>)>,
+    /// Rows to set.
+    pub rows: Vec<Row>,
     /// Rows to remove.
     pub removed_rows: Vec<(u8, Uid)>,
     /// The segments of a run, all of them.
@@ -44,6 +44,9 @@ pub struct Checkpoint {
     /// Segments whose marks go. Postings may go on naming them; whoever reads postings skips segments that are gone.
     pub removed_segments: Vec<SegmentId>,
 }
+
+/// A row to set: the caller's kind (at most 239), uid, bytes.
+pub type Row = (u8, Uid, Vec<u8>);
 
 /// How a checkpoint went.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,10 +103,21 @@ impl<'a> IndexWriter<'a> {
 
     /// Puts everything in, in one durable transaction.
     pub fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Outcome {
+        self.checkpoint_with(checkpoint, &mut std::iter::empty())
+    }
+
+    /// The same with further rows, which are asked for one by one: memory holds one of them and redb's small cache,
+    /// however many there are. Sorted by kind and uid they are written several times faster. An error among them is
+    /// [`Outcome::Refused`].
+    pub fn checkpoint_with(
+        &mut self,
+        checkpoint: &Checkpoint,
+        rows: &mut dyn Iterator<Item = crate::error::Result<Row>>,
+    ) -> Outcome {
         let Some(database) = self.database.as_ref().and_then(Contained::get) else {
             return Outcome::Refused("the index is not open".to_owned());
         };
-        match contain(|| write(database, checkpoint)) {
+        match contain(|| write(database, checkpoint, rows)) {
             Ok(()) => Outcome::Written,
             Err(Fault::Busy) => Outcome::Busy,
             Err(Fault::Refused(text)) => {
@@ -191,22 +205,30 @@ fn bytes_in(table: &impl ReadableTable<&'static Key, &'static [u8]>) -> Result<u
     Ok(bytes)
 }
 
-fn write(database: &Database, checkpoint: &Checkpoint) -> Result<(), Fault> {
+fn write(
+    database: &Database,
+    checkpoint: &Checkpoint,
+    more: &mut dyn Iterator<Item = crate::error::Result<Row>>,
+) -> Result<(), Fault> {
     let transaction = database.try_begin_write()?;
     let mut changes = Changes { table: transaction.open_table(tables::TABLE)?, tallies: BTreeMap::new() };
-    let row_key = |kind, uid| {
-        tables::row_key(kind, uid).ok_or_else(|| Fault::Refused("row kinds go up to 239".to_owned()))
+    let row_key = |kind, uid: Uid| {
+        tables::row_key(kind, &uid).ok_or_else(|| Fault::Refused("row kinds go up to 239".to_owned()))
     };
     // In the order of the keys: several times faster than at random when there are many.
     let mut rows = BTreeMap::new();
     for (kind, uid, row) in &checkpoint.rows {
-        rows.insert(row_key(*kind, uid)?, row);
+        rows.insert(row_key(*kind, *uid)?, row);
     }
     for (key, row) in rows {
         changes.set(&key, row)?;
     }
+    for row in more {
+        let (kind, uid, row) = row.map_err(|error| Fault::Refused(error.to_string()))?;
+        changes.set(&row_key(kind, uid)?, &row)?;
+    }
     for (kind, uid) in &checkpoint.removed_rows {
-        changes.remove(&row_key(*kind, uid)?)?;
+        changes.remove(&row_key(*kind, *uid)?)?;
     }
     let postings: BTreeMap<_, _> =
         checkpoint.postings.iter().map(|(run, segments)| (run, segments)).collect();

@@ -322,8 +322,17 @@ impl View {
 
     /// All events that touch an entity, in no particular order.
     pub(crate) fn events(&self, uid: Uid) -> Result<Vec<Event>> {
+        self.events_where(uid, |_, _| true)
+    }
+
+    /// The same of some segments only.
+    pub(crate) fn events_where(
+        &self,
+        uid: Uid,
+        in_segment: impl Fn(&Segment, &Arc<SegmentState>) -> bool,
+    ) -> Result<Vec<Event>> {
         let mut events = Vec::new();
-        for (segment, _, entry) in self.entries(uid)? {
+        for (segment, _, entry) in self.entries_where(uid, in_segment, |_| true)? {
             for offset in entry.events {
                 events.extend(read_intact_event(&segment, offset, self.skip_damage)?);
             }

@@ -5,7 +5,7 @@
 //! needed space and nothing else; a failed sync or write error stops the handle for good ([`Error::Poisoned`]).
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -112,6 +112,7 @@ impl LogWriter {
             live: OnceLock::new(),
             live_begin: Mutex::new(0),
             series: RwLock::default(),
+            series_count: AtomicU64::new(0),
             side: Mutex::default(),
             syncs: SyncGate::default(),
             poison: OnceLock::new(),
@@ -145,17 +146,22 @@ impl LogWriter {
             return Ok(known);
         }
         let mut all = self.shared.series.write().unwrap_or_else(PoisonError::into_inner);
-        let next =
-            u32::try_from(all.len()).map_err(|_| Error::invalid("more than 2^32 series in one process"))?;
-        let number = all.entry(key).or_insert_with_key(|(series, origin)| {
-            Arc::new(Declaration {
-                number: next,
-                series: series.clone(),
-                origin: *origin,
-                attributes: Vec::new(),
-            })
-        });
-        Ok(Arc::clone(number))
+        if let Some(known) = all.get(&key) {
+            return Ok(Arc::clone(known));
+        }
+        let number = self.unlisted_series(series, origin)?;
+        all.insert(key, Arc::clone(&number));
+        Ok(number)
+    }
+
+    /// A number for a series of another origin that only the caller remembers: another number the next time. So what
+    /// passes through, as the runs of an import, leaves nothing in memory. Its columns state their first ordinals.
+    pub(crate) fn unlisted_series(&self, series: &SeriesKey, origin: Origin) -> Result<SeriesNumber> {
+        let next = |known: u64| (known <= u64::from(u32::MAX)).then_some(known + 1);
+        let number = self.shared.series_count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        let number = number.ok().and_then(|number| u32::try_from(number).ok());
+        let number = number.ok_or_else(|| Error::invalid("more than 2^32 series in one process"))?;
+        Ok(Arc::new(Declaration { number, series: series.clone(), origin, attributes: Vec::new() }))
     }
 
     /// Logs points in order, all of this writer's own series.

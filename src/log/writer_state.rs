@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use crate::codec::axis::Axis;
@@ -62,6 +62,8 @@ pub(super) struct Shared {
     /// Held while the live file is begun; how many bulk appends there were before.
     pub(super) live_begin: Mutex<u64>,
     pub(super) series: RwLock<HashMap<(SeriesKey, Origin), SeriesNumber>>,
+    /// Numbers that were given out.
+    pub(super) series_count: AtomicU64,
     pub(super) side: Mutex<SegmentSide>,
     pub(super) syncs: SyncGate,
     pub(super) poison: OnceLock<String>,
@@ -248,6 +250,12 @@ impl Shared {
             }
             None => segment.append_batch(&axes, &inputs, live_to)?,
         }
+        // Columns of other origins state theirs.
+        let own = Origin::from(self.id);
+        let foreign = |c: &&BulkColumn<'_>| c.series.origin != own && c.first_ordinal.is_some();
+        columns.iter().filter(foreign).for_each(|column| {
+            next.remove(&column.series.number);
+        });
         side.ordinals.extend(next);
         Ok(())
     }

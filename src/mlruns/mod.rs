@@ -31,6 +31,7 @@ mod plan;
 mod report;
 mod resolver;
 mod shape;
+mod store_entities;
 mod store_port;
 mod tree;
 mod wire;

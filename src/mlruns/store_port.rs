@@ -2,7 +2,8 @@
 //!
 //! Contract: what was committed is in the log; points are in the log before the commit that follows them, so that an
 //! interrupted import goes on where it stopped. Columns of one run are gathered into batches, so that metrics that were
-//! logged together share their steps and timestamps.
+//! logged together share their steps and timestamps. What is kept of a run that is done are some bytes (see
+//! `store_entities`); an export holds all metadata, as every search does.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -11,16 +12,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::metric_file::ExtraColumn;
+use super::store_entities::{KINDS, KnownEntities};
 use super::{
     Entities, ExportOptions, ExportReport, ExportSource, Extra, ImportOptions, ImportReport, ImportTarget,
     PointBlock, PointReader, Progress, Registers, Which,
 };
+use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::format::declare::{OwnerKind, SeriesKey};
 use crate::format::event::{EntityKind, Field, Operation};
 use crate::id::{BlobId, Origin, Stamp, Uid};
 use crate::limits::{BLOB_CHUNK_BYTES_MAX, COLUMN_POINTS_MAX};
-use crate::log::{BulkColumn, ColumnReader};
+use crate::log::{BulkColumn, ColumnReader, SeriesNumber};
 use crate::mlruns::BlobRef;
 use crate::query::history::{HistoryStream, PointFilter};
 use crate::query::snapshot::{OriginParts, RunSeries, Snapshot};
@@ -33,9 +36,6 @@ const GATHERED_POINTS_MAX: usize = 64 * 1024;
 const GATHERED_COLUMNS_MAX: usize = 256;
 /// Points handed to an exporter at a time.
 const BLOCK_POINTS: usize = COLUMN_POINTS_MAX;
-
-const KINDS: [EntityKind; 4] =
-    [EntityKind::EXPERIMENT, EntityKind::RUN, EntityKind::DATASET, EntityKind::TREE];
 
 /// A column that waits for its batch.
 struct Gathered {
@@ -51,14 +51,25 @@ struct Gathered {
 /// Next ordinals of a run, by key and origin.
 type NextOrdinals = HashMap<(String, Origin), u64>;
 
+/// What an import wrote of one run.
+#[derive(Default)]
+struct Written {
+    run: Uid,
+    next: NextOrdinals,
+    /// Numbers of its series, so that they are declared once.
+    numbers: HashMap<(String, Origin), SeriesNumber>,
+}
+
 /// One store, for the length of an import or export.
 struct Port<'a> {
     store: &'a Store,
+    /// Of an import.
+    entities: Option<KnownEntities<'a>>,
     gathered: Vec<Gathered>,
     gathered_points: usize,
-    /// Points that this import wrote, by series and origin: the next ordinal.
-    written: HashMap<(Uid, String, Origin), u64>,
-    /// Next ordinals of the run that was asked about last.
+    /// Of the run that points came for last.
+    written: Written,
+    /// Next ordinals of the run that was asked about last, as the log has them.
     known: RefCell<Option<(Uid, NextOrdinals)>>,
     blobs: HashSet<BlobId>,
     /// One look at the store for a whole export; an import looks again.
@@ -69,12 +80,18 @@ struct Port<'a> {
 
 impl<'a> Port<'a> {
     fn new(store: &'a Store, frozen: Option<Snapshot>) -> Result<Self> {
-        drop(store.inner().current(Want::All)?);
+        let entities = if frozen.is_some() {
+            drop(store.inner().current(Want::All)?);
+            None
+        } else {
+            Some(KnownEntities::of(store)?)
+        };
         Ok(Self {
             store,
+            entities,
             gathered: Vec::new(),
             gathered_points: 0,
-            written: HashMap::new(),
+            written: Written::default(),
             known: RefCell::new(None),
             blobs: HashSet::new(),
             frozen,
@@ -108,7 +125,13 @@ impl<'a> Port<'a> {
         let mut columns = Vec::with_capacity(gathered.len());
         let mut numbers = Vec::with_capacity(gathered.len());
         for one in &gathered {
-            numbers.push(writer.series_of(&one.series, one.origin)?);
+            let key = (one.series.key.to_string(), one.origin);
+            let number = match self.written.numbers.get(&key) {
+                Some(number) => Arc::clone(number),
+                None => writer.unlisted_series(&one.series, one.origin)?,
+            };
+            self.written.numbers.insert(key, Arc::clone(&number));
+            numbers.push(number);
         }
         for (one, series) in gathered.iter().zip(&numbers) {
             columns.push(BulkColumn {
@@ -124,28 +147,42 @@ impl<'a> Port<'a> {
     }
 }
 
+/// The registers of an entity in a catalog. Tombstones, too: what was removed for good must not come back with the tree
+/// it came from.
+pub(super) fn registers_of(catalog: &Catalog, uid: Uid) -> Registers {
+    let entity = KINDS.into_iter().find_map(|kind| catalog.entry(kind, uid));
+    let all = entity.into_iter().flat_map(|e| e.all_entries());
+    all.map(|(field, key, stamp, value)| ((field, key.to_owned()), (stamp, value.to_value()))).collect()
+}
+
 impl Entities for Port<'_> {
     fn kind(&self, uid: Uid) -> Result<Option<EntityKind>> {
+        if let Some(entities) = &self.entities {
+            return Ok(entities.kind(uid));
+        }
         let state = self.store.inner().lock_state();
         Ok(KINDS.into_iter().find(|kind| state.catalog.get(*kind, uid).is_some()))
     }
 
     fn registers(&self, uid: Uid) -> Result<Registers> {
-        let state = self.store.inner().lock_state();
-        // Tombstones, too: what was removed for good must not come back with the tree it came from.
-        let entity = KINDS.into_iter().find_map(|kind| state.catalog.entry(kind, uid));
-        let all = entity.into_iter().flat_map(|e| e.all_entries());
-        Ok(all
-            .map(|(field, key, stamp, value)| ((field, key.to_owned()), (stamp, value.to_value())))
-            .collect())
+        match &self.entities {
+            Some(entities) => entities.registers(uid),
+            None => Ok(registers_of(&self.store.inner().lock_state().catalog, uid)),
+        }
     }
 
     fn entities(&self, kind: EntityKind) -> Result<Vec<Uid>> {
+        if let Some(entities) = &self.entities {
+            return Ok(entities.of_kind(kind));
+        }
         let state = self.store.inner().lock_state();
         Ok(state.catalog.of_kind(kind).map(|e| e.uid()).collect())
     }
 
     fn owned(&self, kind: EntityKind, field: Field, owner: Uid) -> Result<Vec<Uid>> {
+        if let Some(entities) = self.entities.as_ref().filter(|_| field == Field::TREE) {
+            return Ok(entities.of_tree(kind, owner));
+        }
         let state = self.store.inner().lock_state();
         if kind == EntityKind::RUN && field == Field::EXPERIMENT {
             return Ok(state.catalog.runs_of(owner).map(|e| e.uid()).collect());
@@ -155,12 +192,17 @@ impl Entities for Port<'_> {
     }
 
     fn references(&self, kind: EntityKind, field: Field) -> Result<Vec<(Uid, Uid)>> {
+        if let Some(entities) = &self.entities
+            && (kind, field) == (EntityKind::RUN, Field::REPLACES)
+        {
+            return Ok(entities.replaced());
+        }
         let state = self.store.inner().lock_state();
         Ok(state.catalog.of_kind(kind).filter_map(|e| Some((e.reference(field)?, e.uid()))).collect())
     }
 
     fn artifact_directory(&self, run: Uid) -> Result<PathBuf> {
-        let state = self.store.inner().lock_state();
+        let state = self.store.inner().held(Want::Entity(run))?;
         let entity = state.catalog.run(run).ok_or_else(|| Error::not_found("run", run.to_string()))?;
         let experiment = entity.reference(Field::EXPERIMENT).unwrap_or_default();
         Ok(self.store.inner().artifact_dir(experiment, run))
@@ -246,18 +288,28 @@ fn read_merged(
 impl ImportTarget for Port<'_> {
     fn commit(&mut self, operations: Vec<Operation>) -> Result<Stamp> {
         self.flush()?;
-        let stamp = self.store.inner().change(&[Want::All], false, |_| Ok(operations))?;
+        let Some(entities) = &mut self.entities else {
+            return Err(Error::InvalidState("an export changes nothing".into()));
+        };
+        entities.before(&operations)?;
+        let told = KnownEntities::told(&operations);
+        let stamp = self.store.inner().change(&[], false, |_| Ok(operations))?;
+        told.into_iter().for_each(|(kind, uid, tree, purged)| entities.wrote(kind, uid, tree, purged));
         Ok(stamp.unwrap_or_default())
     }
 
     fn points_stored(&self, run: Uid, key: &str, origin: Origin) -> Result<u64> {
-        if let Some(next) = self.written.get(&(run, key.to_owned(), origin)) {
+        let of_run = Some(&self.written).filter(|written| written.run == run);
+        if let Some(next) = of_run.and_then(|written| written.next.get(&(key.to_owned(), origin))) {
             return Ok(*next);
         }
         let mut known = self.known.borrow_mut();
         if known.as_ref().is_none_or(|(one, _)| *one != run) {
             let mut ends = HashMap::new();
-            for part in self.store.inner().reader.view().series(run)? {
+            let reader = &self.store.inner().reader;
+            let came_before = self.entities.as_ref().is_some_and(|entities| entities.has_new_points(run));
+            let view = if came_before { reader.refresh()? } else { reader.view() };
+            for part in view.series(run)? {
                 let series = part.declaration.series.clone();
                 if series.owner == OwnerKind::RUN {
                     let end = ends.entry((series.key.to_string(), part.declaration.origin)).or_insert(0);
@@ -288,7 +340,15 @@ impl ImportTarget for Port<'_> {
         if points == 0 {
             return Ok(());
         }
-        self.written.insert((run, key.to_owned(), origin), first_ordinal + points as u64);
+        if self.written.run != run {
+            self.flush()?;
+            self.written = Written { run, ..Written::default() };
+            *self.known.borrow_mut() = None;
+            if let Some(entities) = &mut self.entities {
+                entities.note_points(run);
+            }
+        }
+        self.written.next.insert((key.to_owned(), origin), first_ordinal + points as u64);
         self.gathered.push(Gathered {
             series: SeriesKey::of_run(run, key),
             origin,

@@ -129,8 +129,7 @@ impl Store {
         if let Some(uri) = given {
             return Ok(ArtifactRoot::Given(uri.to_owned()));
         }
-        let mut state = self.inner().lock_state();
-        state.ensure(Want::Experiments)?;
+        let state = self.inner().held(Want::Experiments)?;
         let location = state.catalog.experiment(experiment).and_then(|e| e.text(Field::ARTIFACT_LOCATION));
         Ok(match location {
             Some(location) => {
@@ -167,7 +166,7 @@ impl Store {
     fn artifact_folder(&self, run_id: &str) -> Result<PathBuf> {
         let uid = self.inner().run_uid(run_id)?;
         let (experiment, given) = {
-            let state = self.inner().lock_state();
+            let state = self.inner().held(Want::Entity(uid))?;
             let run = state.catalog.run(uid).ok_or_else(|| Error::not_found("run", run_id))?;
             let given = run.text(Field::ARTIFACT_URI).map(str::to_owned);
             (run.reference(Field::EXPERIMENT).unwrap_or_default(), given)

@@ -155,7 +155,7 @@ impl Store {
     /// [`Error::NotFound`].
     pub fn get_experiment(&self, id: &str) -> Result<Arc<Experiment>> {
         let uid = self.inner().experiment_uid(id)?;
-        let state = self.inner().lock_state();
+        let state = self.inner().held(Want::Entity(uid))?;
         let entity = state.catalog.experiment(uid).ok_or_else(|| Error::not_found("experiment", id))?;
         Ok(Arc::new(state.catalog.render_experiment(entity)))
     }

@@ -13,11 +13,10 @@ use crate::catalog::{Catalog, Entity};
 use crate::codec::bytes::{Reader, put_slice, put_varint};
 use crate::codec::summary::Summary;
 use crate::error::Result;
-use crate::format::event::EntityKind;
 use crate::id::{SegmentId, Uid};
-use crate::index::{Checkpoint, INDEX_FILE, Index, IndexWriter, Mark, Outcome};
+use crate::index::{Checkpoint, INDEX_FILE, Index, IndexWriter, Lookup, Mark, Outcome, Row};
 use crate::limits::KEY_BYTES_MAX;
-use crate::log::{Medium, Segment, View, event_offsets, read_event};
+use crate::log::{Medium, Segment, SegmentState, View};
 use crate::query::snapshot::Snapshot;
 use crate::store::Inner;
 use crate::store::metrics::{RunSummaries, run_summaries};
@@ -49,7 +48,7 @@ impl IndexImage {
     }
 
     /// Whether a segment is covered: marked itself, or made of marked ones.
-    pub(crate) fn covers(&self, segment: &Segment, state: &crate::log::SegmentState) -> bool {
+    pub(crate) fn covers(&self, segment: &Segment, state: &SegmentState) -> bool {
         self.marked.contains(&segment.header.id)
             || (!state.replaced.is_empty() && state.replaced.iter().all(|r| self.marked.contains(&r.id)))
     }
@@ -119,7 +118,9 @@ impl Inner {
         if !self.options.use_index || self.medium == Medium::Network {
             return Ok(());
         }
-        let view = self.reader.refresh()?.closed();
+        let mut view = self.reader.refresh()?.closed();
+        // What passes damage over must not leave an index that hides it from others.
+        view.skip_damage = false;
         if view.entities().len() < ENTITIES_MIN {
             return Ok(());
         }
@@ -132,8 +133,8 @@ impl Inner {
             let marks = writer.marks();
             let marked = Self::valid_marks(&view, &marks);
             let known = marked.clone().unwrap_or_default();
-            let checkpoint =
-                self.collect(&view, &IndexImage { marked: known, ..IndexImage::default() }, &marks)?;
+            let image = IndexImage { marked: known, ..IndexImage::default() };
+            let (checkpoint, touched) = Self::changes(&view, &image, &marks)?;
             // Rows of an index whose marks do not hold may be of a log that is gone.
             let void = marked.is_none() && !marks.is_empty();
             if void {
@@ -141,18 +142,30 @@ impl Inner {
                 let _ = self.vfs.remove_file(&self.index_path());
                 continue;
             }
-            if checkpoint.marks.is_empty() || writer.checkpoint(&checkpoint) != Outcome::Rebuilt {
+            if checkpoint.marks.is_empty() {
+                return Ok(());
+            }
+            let snapshot = Snapshot::of_view(Arc::new(view.clone()));
+            let known = if image.marked.is_empty() {
+                None
+            } else {
+                Index::open_read(vfs, &self.index_path(), &self.id)
+            };
+            let entities = touched.iter().map(|uid| entity_row(&view, &image, known.as_ref(), *uid));
+            let metrics = touched.iter().map(|run| metrics_row(&snapshot, *run));
+            if writer.checkpoint_with(&checkpoint, &mut entities.chain(metrics).filter_map(Result::transpose))
+                != Outcome::Rebuilt
+            {
                 return Ok(());
             }
         }
         Ok(())
     }
 
-    /// Everything that unmarked segments change.
-    fn collect(&self, view: &View, image: &IndexImage, old: &[Mark]) -> Result<Checkpoint> {
+    /// What unmarked segments change: marks, and the entities whose rows are to be computed anew.
+    fn changes(view: &View, image: &IndexImage, old: &[Mark]) -> Result<(Checkpoint, BTreeSet<Uid>)> {
         let mut checkpoint = Checkpoint::default();
-        let mut touched: BTreeSet<Uid> = BTreeSet::new();
-        let mut events = Vec::new();
+        let mut touched = BTreeSet::new();
         let mut present = HashSet::new();
         for (segment, state) in &view.segments {
             present.insert(segment.header.id);
@@ -160,42 +173,46 @@ impl Inner {
                 let crc = segment.mark_crc(state.valid_len)?;
                 checkpoint.marks.push(Mark { segment: segment.header.id, offset: state.valid_len, crc });
             }
-            if image.covers(segment, state) {
-                continue;
-            }
-            touched.extend(state.uids());
-            for offset in event_offsets(segment, state, 0)? {
-                events.extend(read_event(segment, offset)?);
+            if !image.covers(segment, state) {
+                touched.extend(state.uids());
             }
         }
         checkpoint.removed_segments =
             old.iter().map(|m| m.segment).filter(|id| !present.contains(id)).collect();
-        let mut catalog = Catalog::new();
-        if !image.marked.is_empty()
-            && let Some((rows, _)) = self.load_index(view)
-        {
-            rows.into_iter().for_each(|row| catalog.insert(row));
-        }
-        let mut changed: HashSet<(EntityKind, Uid)> = HashSet::new();
-        for event in &events {
-            if catalog.apply(event).is_ok() {
-                changed.extend(event.operations.iter().map(|o| (o.kind, o.uid)));
-            }
-        }
-        for (kind, uid) in changed {
-            if let Some(entity) = catalog.entry(kind, uid) {
-                let mut bytes = Vec::new();
-                entity.encode(&mut bytes);
-                checkpoint.rows.push((ROW_ENTITY, uid, bytes));
-            }
-        }
-        let snapshot = Snapshot::of_view(Arc::new(view.clone()));
-        for run in touched {
-            let summaries = run_summaries(&snapshot, run, false)?;
-            if !summaries.is_empty() {
-                checkpoint.rows.push((ROW_METRICS, run, encode_summaries(&summaries)));
-            }
-        }
-        Ok(checkpoint)
+        Ok((checkpoint, touched))
     }
+}
+
+/// The row of an entity: the one of the index and the events of unmarked segments, or all events. One entity at a time,
+/// so that memory does not grow with the store.
+fn entity_row(view: &View, image: &IndexImage, index: Option<&Index>, uid: Uid) -> Result<Option<Row>> {
+    let row = match index.map_or(Lookup::Miss, |index| index.row(ROW_ENTITY, &uid)) {
+        Lookup::Found(bytes) => Entity::decode(&bytes).ok(),
+        _ => None,
+    };
+    let is_unmarked = |segment: &Segment, state: &Arc<SegmentState>| !image.covers(segment, state);
+    let events = match row {
+        Some(_) => view.events_where(uid, is_unmarked)?,
+        None => view.events(uid)?,
+    };
+    if events.is_empty() {
+        return Ok(None);
+    }
+    let mut catalog = Catalog::new();
+    row.into_iter().for_each(|row| catalog.insert(row));
+    for event in &events {
+        // A stamp from beyond the year 2200 is damage: the event does not count.
+        let _ = catalog.apply_if(&event.borrow(), |_, one| one == uid);
+    }
+    Ok(catalog.entries().last().map(|entity| {
+        let mut bytes = Vec::new();
+        entity.encode(&mut bytes);
+        (ROW_ENTITY, uid, bytes)
+    }))
+}
+
+/// The row of a run's metrics, if it has any.
+fn metrics_row(snapshot: &Snapshot, run: Uid) -> Result<Option<Row>> {
+    let summaries = run_summaries(snapshot, run, false)?;
+    Ok((!summaries.is_empty()).then(|| (ROW_METRICS, run, encode_summaries(&summaries))))
 }

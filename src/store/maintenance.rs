@@ -150,9 +150,13 @@ impl Inner {
         state.refresh(&self.reader)?;
         let mut purged = HashSet::new();
         for uid in uids {
+            let was_loaded = state.has(Want::Entity(uid));
             state.ensure(Want::Entity(uid))?;
             if state.catalog.entry(EntityKind::RUN, uid).is_some_and(|run| run.is_purged()) {
                 purged.insert(uid);
+            }
+            if !was_loaded {
+                state.forget(uid);
             }
         }
         Ok(purged)

@@ -316,13 +316,23 @@ impl Inner {
         Ok(state)
     }
 
+    /// The catalog as it is, with what is wanted in memory.
+    pub(crate) fn held(&self, want: Want) -> Result<MutexGuard<'_, State>> {
+        let mut state = self.lock_state();
+        self.ensure(&mut state, want)?;
+        Ok(state)
+    }
+
     /// Loads what is wanted; everything comes from the index if there is one. Where damage is passed over, everything
     /// is wanted: the index may know what the log has lost, and no answer may depend on how a run was named.
-    fn ensure(&self, state: &mut State, want: Want) -> Result<()> {
+    pub(crate) fn ensure(&self, state: &mut State, want: Want) -> Result<()> {
         let skip_damage = self.options.skip_damage;
         let want = if skip_damage { Want::All } else { want };
         if state.has(want) {
             return Ok(());
+        }
+        if state.is_behind(want) {
+            state.refresh(&self.reader)?;
         }
         if want == Want::All
             && let Some((rows, image)) = self.load_index(state.view())

@@ -439,7 +439,7 @@ impl Store {
     /// [`Error::NotFound`].
     pub fn run(&self, id: &str) -> Result<Run> {
         let uid = self.inner().run_uid(id)?;
-        let state = self.inner().lock_state();
+        let state = self.inner().held(Want::Entity(uid))?;
         let id =
             state.catalog.run(uid).map(|run| crate::catalog::run_id(run)).unwrap_or_else(|| id.to_owned());
         drop(state);

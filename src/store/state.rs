@@ -35,6 +35,8 @@ pub(crate) struct State {
     pub clock: Clock,
     view: Arc<View>,
     loaded: HashSet<Uid>,
+    /// Let go of since the view was taken, which may know less of them than was written.
+    forgotten: HashSet<Uid>,
     experiments: bool,
     all: bool,
 }
@@ -47,6 +49,7 @@ impl State {
             clock: Clock::new(writer),
             view: Arc::default(),
             loaded: HashSet::new(),
+            forgotten: HashSet::new(),
             experiments: false,
             all: false,
         }
@@ -55,7 +58,9 @@ impl State {
     /// Takes in what was logged since the last look, by anybody.
     pub(crate) fn refresh(&mut self, reader: &LogReader) -> Result<()> {
         let next = reader.refresh()?;
-        self.follow(next)
+        self.follow(next)?;
+        self.forgotten.clear();
+        Ok(())
     }
 
     /// Takes in what a newer view has.
@@ -63,15 +68,13 @@ impl State {
         if Arc::ptr_eq(&next, &self.view) {
             return Ok(());
         }
-        let mut events = Vec::new();
+        let known = Arc::clone(&self.view);
+        // One at a time: of a large import there are more than memory should hold.
         if self.all || self.experiments || !self.loaded.is_empty() {
-            next.new_events(&self.view, &mut |event| events.push(event))?;
+            next.new_events(&known, &mut |event| self.apply_loaded(&event))?;
         }
-        // Only now: what could not be read is still new the next time.
+        // Only now: what could not be read is still new the next time, and what was applied may be applied again.
         self.view = next;
-        for event in &events {
-            self.apply_loaded(event);
-        }
         Ok(())
     }
 
@@ -131,6 +134,24 @@ impl State {
         Ok(())
     }
 
+    /// Whether what is wanted must not be loaded before the next [`State::refresh`].
+    pub(crate) fn is_behind(&self, want: Want) -> bool {
+        match want {
+            Want::Entity(uid) => self.forgotten.contains(&uid),
+            Want::Experiments | Want::All => !self.forgotten.is_empty(),
+        }
+    }
+
+    /// Lets go of an entity, so that memory stays bounded; whoever asks again gets it from the log. What was loaded as
+    /// one of all stays.
+    pub(crate) fn forget(&mut self, uid: Uid) {
+        let experiment = self.catalog.entry(EntityKind::EXPERIMENT, uid).is_some();
+        if !self.all && !(self.experiments && experiment) && self.loaded.remove(&uid) {
+            EntityKind::KNOWN.into_iter().for_each(|kind| self.catalog.evict(kind, uid));
+            self.forgotten.insert(uid);
+        }
+    }
+
     /// Loads everything: from rows of the index and the events of segments that it does not cover, or from all events.
     pub(crate) fn load_all(&mut self, index: Option<(Vec<Entity>, &IndexImage)>) -> Result<()> {
         let view = Arc::clone(&self.view);
@@ -172,10 +193,15 @@ impl State {
     /// Applies an event that this process wrote.
     pub(crate) fn wrote(&mut self, event: &Event) -> Result<Stamp> {
         // What was created here is known in full; of others only what is loaded may be changed.
+        let mut last = None;
         for operation in event.operations.iter().filter(|_| !self.all) {
-            let known = self.catalog.entry(operation.kind, operation.uid).is_some();
-            if !known && self.view.entries(operation.uid)?.is_empty() {
-                self.loaded.insert(operation.uid);
+            let (kind, uid) = (operation.kind, operation.uid);
+            if last.replace((kind, uid)) == Some((kind, uid)) || self.loaded.contains(&uid) {
+                continue;
+            }
+            let known = self.catalog.entry(kind, uid).is_some() || self.forgotten.contains(&uid);
+            if !known && self.view.entries(uid)?.is_empty() {
+                self.loaded.insert(uid);
             }
         }
         self.apply_loaded(event);

@@ -18,7 +18,7 @@ use crate::measure::{
     PeakMemory, Scratch, child, disk_usage, main_thread_seconds, number, option, process_seconds,
 };
 
-/// Lines of one file.
+/// Lines of one file, unless `--lines-a-run` says how many those of a run have together.
 const FILE_LINES: u64 = 100_000;
 /// Files of one run.
 const KEYS: u64 = 10;
@@ -39,7 +39,32 @@ impl Random {
     }
 }
 
-fn generate(tree: &Path, lines: u64) -> Result<u64, Box<dyn std::error::Error>> {
+/// What runs are like.
+struct Shape {
+    /// In all.
+    lines: u64,
+    /// Of one file.
+    file_lines: u64,
+    /// Files of one run.
+    keys: u64,
+    params: u64,
+}
+
+impl Shape {
+    /// `--lines N`, or `--runs N --lines-a-run M`: many small runs, with 2 metrics and 4 params each.
+    fn of(args: &[String]) -> Result<Self, Box<dyn std::error::Error>> {
+        let runs = number(args, "--runs", 0)?;
+        if runs == 0 {
+            let lines = number(args, "--lines", 100_000_000)?;
+            return Ok(Self { lines, file_lines: FILE_LINES, keys: KEYS, params: 10 });
+        }
+        let of_run = number(args, "--lines-a-run", 4)?.max(2).next_multiple_of(2);
+        Ok(Self { lines: runs * of_run, file_lines: of_run / 2, keys: 2, params: 4 })
+    }
+}
+
+fn generate(tree: &Path, shape: &Shape) -> Result<u64, Box<dyn std::error::Error>> {
+    let lines = shape.lines;
     fs::create_dir_all(tree.join("1"))?;
     fs::write(
         tree.join("1/meta.yaml"),
@@ -61,20 +86,20 @@ fn generate(tree: &Path, lines: u64) -> Result<u64, Box<dyn std::error::Error>> 
             ),
         )?;
         fs::write(directory.join("tags/mlflow.runName"), format!("generated-{run}"))?;
-        for param in 0..10 {
+        for param in 0..shape.params {
             fs::write(directory.join(format!("params/p{param}")), format!("{}", random.unit()))?;
         }
         let together = run.is_multiple_of(2);
         let times = random.next();
-        for key in 0..KEYS {
-            let count = left.min(FILE_LINES);
+        for key in 0..shape.keys {
+            let count = left.min(shape.file_lines);
             if count == 0 {
                 break;
             }
             left -= count;
             let mut clock = Random(if together { times } else { random.next() });
             let mut file = BufWriter::with_capacity(
-                1 << 20,
+                (shape.file_lines as usize * 64).min(1 << 20),
                 fs::File::create(directory.join(format!("metrics/m{key}")))?,
             );
             let mut timestamp = 1_700_000_000_000u64 + run * 1_000_000;
@@ -103,14 +128,14 @@ fn last_line(text: &str) -> &str {
 }
 
 pub fn run(args: &[String]) -> Outcome {
-    let lines = number(args, "--lines", 100_000_000)?;
+    let shape = Shape::of(args)?;
     let given = option(args, "--tree");
     let scratch = Scratch::new(args, "bench-import")?;
     let tree = given.map_or_else(|| scratch.path.join("mlruns"), Into::into);
     if !tree.exists() {
         let started = Instant::now();
-        let runs = generate(&tree, lines)?;
-        println!("generated: {lines} lines in {runs} runs, {:.1} s", started.elapsed().as_secs_f64());
+        let runs = generate(&tree, &shape)?;
+        println!("generated: {} lines in {runs} runs, {:.1} s", shape.lines, started.elapsed().as_secs_f64());
     }
     let (bytes, _) = disk_usage(&tree)?;
     let (store, out) = (scratch.path.join("store"), scratch.path.join("out"));

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask <chore> [options]
   bench-import [--lines N] [--dir DIR] [--keep]   import and export of a generated mlruns tree: points/s, bytes, memory
+  bench-import --runs N [--lines-a-run M]         the same of many small runs (4 lines each): what one run costs
   fuzz [--seconds N] [TARGET...]                  each fuzz target (all by default) for N seconds (60), after its inputs
   fuzz --regressions | --build                    the known inputs alone; building alone
   soak TEST [--cycles N | --hours H] [--seed N]   a reliability test for as long: kill, crowd, stop, fork, orphan, many,
