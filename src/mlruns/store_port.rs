@@ -343,7 +343,8 @@ impl ImportTarget for Port<'_> {
         if self.written.run != run {
             self.flush()?;
             self.written = Written { run, ..Written::default() };
-            *self.known.borrow_mut() = None;
+            // What the log has of this run before; of another it would be out of date once it is asked about again.
+            self.known.borrow_mut().take_if(|(known, _)| *known != run);
             if let Some(entities) = &mut self.entities {
                 entities.note_points(run);
             }
