@@ -42,9 +42,7 @@ pub(crate) use live_reader::{LiveRecord, LiveWindow, read_live_header, read_live
 pub(crate) use live_tail::{LiveTail, News};
 pub(crate) use medium::Medium;
 pub(crate) use origin_stream::OriginStream;
-pub(crate) use reader::{
-    EntityPlace, LogReader, SeriesPart, View, event_offsets, read_event, read_intact_event,
-};
+pub(crate) use reader::{EntityPlace, LogReader, SeriesPart, View, event_offsets, read_intact_event};
 pub(crate) use recover::{RecoverReport, Which, recover_dead_writers};
 pub(crate) use salvage::{Remains, salvage_segment};
 pub(crate) use seal::{compact_segments, holds_points_of, is_understood, is_worth_sealing};

@@ -50,11 +50,17 @@ impl<'a> KnownEntities<'a> {
         let inner = store.inner();
         let mut state = inner.lock_state();
         state.refresh(&inner.reader)?;
+        if inner.options.skip_damage {
+            // Everything is loaded then, also what only the index knows.
+            inner.ensure(&mut state, Want::All)?;
+        }
         let mut uids: Vec<Uid> = state.view().entities().into_keys().collect();
+        uids.extend(state.catalog.entries().map(|entity| entity.uid()));
         uids.sort_unstable();
+        uids.dedup();
         for uid in uids {
             let was_loaded = state.has(Want::Entity(uid));
-            state.ensure(Want::Entity(uid))?;
+            inner.ensure(&mut state, Want::Entity(uid))?;
             let entities: Vec<_> =
                 KINDS.into_iter().filter_map(|kind| state.catalog.entry(kind, uid)).collect();
             if let Some(entity) = entities.iter().find(|e| !e.is_purged()).or(entities.first()) {

@@ -145,8 +145,9 @@ impl State {
     /// Lets go of an entity, so that memory stays bounded; whoever asks again gets it from the log. What was loaded as
     /// one of all stays.
     pub(crate) fn forget(&mut self, uid: Uid) {
-        let experiment = self.catalog.entry(EntityKind::EXPERIMENT, uid).is_some();
-        if !self.all && !(self.experiments && experiment) && self.loaded.remove(&uid) {
+        let is_one_of_all =
+            self.all || (self.experiments && self.catalog.entry(EntityKind::EXPERIMENT, uid).is_some());
+        if !is_one_of_all && self.loaded.remove(&uid) {
             EntityKind::KNOWN.into_iter().for_each(|kind| self.catalog.evict(kind, uid));
             self.forgotten.insert(uid);
         }
