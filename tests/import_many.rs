@@ -16,7 +16,7 @@ use mlrs_db::mlruns::ImportOptions;
 const STORE: &str = "MLRS_IMPORT_MANY_STORE";
 const TREE: &str = "MLRS_IMPORT_MANY_TREE";
 const RUNS: u64 = 8_000;
-/// It takes about 18 MiB, buffers and redb's cache included, and 370 bytes for each further run. 8,000 runs that were
+/// It takes about 20 MiB, buffers and redb's cache included, and 370 bytes for each further run. 8,000 runs that were
 /// all kept in full took 55 MiB.
 const PEAK_KIB_MAX: u64 = 32 * 1024;
 
@@ -38,6 +38,15 @@ fn write_tree(tree: &Path) {
         "artifact_location: file:///nowhere/1\ncreation_time: 1700000000000\nexperiment_id: '1'\nlast_update_time: 1700000000000\nlifecycle_stage: active\nname: many\n",
     )
     .unwrap();
+    let files = [
+        ("params/rate", "0.001"),
+        ("params/note", "a text as long as one that somebody writes to find a run again"),
+        ("metrics/loss", "1700000000001 0.5 0\n"),
+        ("metrics/accuracy", "1700000000001 0.25 0\n"),
+    ];
+    for (name, text) in &files {
+        fs::write(tree.with_extension(name.replace('/', "-")), text).unwrap();
+    }
     for number in 0..RUNS {
         let id = format!("{:032x}", u128::from(number + 1) * 0x9e37_79b9_7f4a_7c15_f39c_c060);
         let run = experiment.join(&id);
@@ -51,11 +60,9 @@ fn write_tree(tree: &Path) {
             ),
         )
         .unwrap();
-        fs::write(run.join("params/rate"), format!("0.{number}")).unwrap();
-        fs::write(run.join("params/note"), "a text as long as one that somebody writes to find a run again")
-            .unwrap();
-        for metric in ["loss", "accuracy"] {
-            fs::write(run.join("metrics").join(metric), format!("1700000000001 0.{number} 0\n")).unwrap();
+        // The same in all: links are made faster than files.
+        for (name, _) in &files {
+            fs::hard_link(tree.with_extension(name.replace('/', "-")), run.join(name)).unwrap();
         }
     }
 }
