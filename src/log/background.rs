@@ -7,7 +7,6 @@ use std::sync::PoisonError;
 use std::time::Instant;
 
 use crate::error::Result;
-use crate::log::live_writer::LiveWriter;
 use crate::log::seal::seal_segment;
 use crate::log::segment_sync::SyncTask;
 use crate::log::segment_writer::SegmentWriter;
@@ -24,14 +23,15 @@ impl Shared {
     }
 
     fn sync_once(&self) -> Result<()> {
-        let live = self.live.get();
-        let handed = live.map(LiveWriter::handed);
+        let Some(live) = self.live.get() else { return self.sync_segments() };
+        let handed = live.handed();
         self.sync_segments()?;
-        let Some(live) = live.filter(|live| live.is_dirty()) else { return Ok(()) };
-        live.sync()?;
-        // Frames of points that were handed over meanwhile: their blocks may have been taken again, and what is synced
-        // in the live file must not be covered by less.
-        if handed.is_some_and(|handed| live.handed() > handed) { self.sync_segments() } else { Ok(()) }
+        if live.is_dirty() {
+            live.sync()?;
+        }
+        // Frames of points that were handed over meanwhile: their blocks may have been taken again (then the live file
+        // is not even dirty), and what is synced in it must not be covered by less.
+        if live.handed() > handed { self.sync_segments() } else { Ok(()) }
     }
 
     pub(super) fn sync_segments(&self) -> Result<()> {
