@@ -2,12 +2,14 @@
 //!
 //! Contract: a file stays closed only if an open, closed segment says that it replaces the file of that name up to at
 //! least its length. Names carry a random writer id and files are only ever appended to or sealed, so what such a file
-//! holds is there. After a compaction hundreds of replaced files wait until they may go; an open must not pay for them.
+//! holds is there. That a copy made such a file longer is noticed within a second. After a compaction hundreds of
+//! replaced files wait until they may go; neither an open nor a question must pay for them.
 
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::format::segment::SegmentKind;
@@ -28,7 +30,24 @@ pub(super) enum Replacing {
     Open,
 }
 
+/// How long the length of a file that was left closed is believed. Only a copy can make it longer.
+const BELIEVED: Duration = Duration::from_secs(1);
+
 type Name = (WriterId, u64);
+
+/// A file that was not opened, because a closed segment replaces all it holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LeftClosed {
+    len: u64,
+    modified_ms: u64,
+}
+
+impl LeftClosed {
+    /// Whether nobody wrote to it since a moment.
+    pub(super) fn is_older_than(&self, moment_ms: u64) -> bool {
+        self.modified_ms <= moment_ms
+    }
+}
 
 /// By name: up to which length closed segments replace the file.
 #[derive(Default)]
@@ -85,19 +104,31 @@ impl LogReader {
         } else {
             let mut replaced = Replaced::default();
             view.all.iter().for_each(|(name, segment)| replaced.add(*name, segment));
+            let mut last = self.measured.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_believed = last.is_some_and(|moment| moment.elapsed() < BELIEVED);
+            if !is_believed {
+                *last = Some(Instant::now());
+            }
+            drop(last);
             let mut measured = Vec::with_capacity(unknown.len());
             for (name, path) in unknown {
+                if let Some(known) = known.left_closed.get(&name).filter(|_| is_believed) {
+                    measured.push((*known, name, path));
+                    continue;
+                }
                 match self.vfs.metadata(&path) {
-                    Ok(metadata) => measured.push((metadata, name, path)),
+                    Ok(Metadata { len, modified_ms, .. }) => {
+                        measured.push((LeftClosed { len, modified_ms }, name, path))
+                    }
                     Err(e) if e.kind() == io::ErrorKind::NotFound => view.problems.push(vanished(path)),
                     Err(e) => return Err(Error::io("stat", &path, e)),
                 }
             }
             // What replaces many is longer than each of them, so it comes first.
-            measured.sort_by_key(|(metadata, name, _)| (std::cmp::Reverse(metadata.len), *name));
-            for (Metadata { len, modified_ms, .. }, name, path) in measured {
-                if replaced.covers(&name, len) {
-                    view.left_closed.insert(name, modified_ms);
+            measured.sort_by_key(|(file, name, _)| (std::cmp::Reverse(file.len), *name));
+            for (file, name, path) in measured {
+                if replaced.covers(&name, file.len) {
+                    view.left_closed.insert(name, file);
                 } else {
                     self.take(&mut view, name, path, None)?;
                     view.all.get(&name).into_iter().for_each(|segment| replaced.add(name, segment));
@@ -182,8 +213,7 @@ mod tests {
     /// Writes a closed segment of ten batches of one point; returns its length after five of them.
     fn write_segment(vfs: &Arc<dyn Vfs>, log_dir: &Path, writer: WriterId) -> u64 {
         let header = header(writer, SegmentKind::Log);
-        let mut segment =
-            SegmentWriter::create(Arc::clone(vfs), log_dir, header, Compression::Zstd).unwrap();
+        let mut segment = SegmentWriter::create(Arc::clone(vfs), log_dir, header, Compression::Zstd).unwrap();
         let series = SeriesKey::of_run(RUN, "loss");
         let declaration =
             Arc::new(Declaration { number: 0, series, origin: writer.into(), attributes: Vec::new() });
@@ -243,8 +273,16 @@ mod tests {
         assert_eq!(sources.len(), usize::from(FILES), "nothing says that one of them is replaced");
         let folder = WriterId::from_bytes([0xee; 16]);
         let folded = header(folder, SegmentKind::Sealed);
-        compact_segments(&vfs, &log_dir, &sources, folded, &HashSet::new(), Compression::Zstd, &mut |_, _| {})
-            .unwrap();
+        compact_segments(
+            &vfs,
+            &log_dir,
+            &sources,
+            folded,
+            &HashSet::new(),
+            Compression::Zstd,
+            &mut |_, _| {},
+        )
+        .unwrap();
 
         let reader = new_reader();
         let view = reader.refresh().unwrap();
@@ -258,6 +296,7 @@ mod tests {
         let (writer, bytes) = whole.iter().next().unwrap();
         let path = crate::log::segment_path(&log_dir, *writer, 0);
         vfs.open(&path, OpenMode::ReadWrite).unwrap().write_all_at(bytes, 0).unwrap();
+        std::thread::sleep(BELIEVED);
         for view in [reader.refresh().unwrap(), new_reader().refresh().unwrap()] {
             assert_eq!((view.all.len(), view.left_closed.len()), (2, usize::from(FILES) - 1));
             assert_eq!(points(&view).get(writer), Some(&10));

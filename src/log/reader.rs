@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::format::blob::BLOB_ENTITY;
@@ -17,10 +18,10 @@ use crate::format::event_record::{Record, decode_event, entities_of};
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameKind};
 use crate::format::segment::Replaced;
 use crate::id::{SegmentId, Uid, WriterId};
-use crate::log::live_reader::LiveWindow;
-use crate::log::listing::Replacing;
-use crate::log::segment_reader::{LoadedDirectory, Segment, SegmentState};
 use crate::log::LOG_DIR;
+use crate::log::listing::{LeftClosed, Replacing};
+use crate::log::live_reader::LiveWindow;
+use crate::log::segment_reader::{LoadedDirectory, Segment, SegmentState};
 use crate::vfs::{Vfs, process};
 
 /// How often a listing with holes is repeated.
@@ -40,6 +41,8 @@ pub(crate) struct LogReader {
     pub(super) log_dir: PathBuf,
     view: RwLock<Arc<View>>,
     refreshing: Mutex<()>,
+    /// When the files that are left closed were measured last.
+    pub(super) measured: Mutex<Option<Instant>>,
     pub(super) skip_damage: bool,
 }
 
@@ -50,8 +53,8 @@ pub(crate) struct View {
     pub segments: Vec<(Arc<Segment>, Arc<SegmentState>)>,
     /// All that were opened, replaced ones included.
     pub(super) all: BTreeMap<(WriterId, u64), Arc<Segment>>,
-    /// Files that were not opened, because a closed segment replaces all they hold: when each was last written to.
-    pub(super) left_closed: BTreeMap<(WriterId, u64), u64>,
+    /// Files that were not opened, because closed segments replace all they hold.
+    pub(super) left_closed: BTreeMap<(WriterId, u64), LeftClosed>,
     /// By writer: its live records below this are in the segments as they were then. (Segments themselves go on.)
     live_to: HashMap<WriterId, u64>,
     /// By writer: what [`View::live_to`] found. The view does not change, so neither does this.
@@ -91,6 +94,7 @@ impl LogReader {
             log_dir: root.join(LOG_DIR),
             view: RwLock::default(),
             refreshing: Mutex::new(()),
+            measured: Mutex::new(None),
             skip_damage: false,
         }
     }
@@ -142,7 +146,7 @@ impl View {
         };
         self.segments.len() == other.segments.len()
             && self.all.len() == other.all.len()
-            && self.left_closed == other.left_closed
+            && self.left_closed.keys().eq(other.left_closed.keys())
             && self.segments.iter().zip(&other.segments).all(|(a, b)| same(a, b))
             && self.problems == other.problems
     }
@@ -228,7 +232,7 @@ impl View {
 
     /// Whether a file that others replace and that was not opened was last written to before a moment.
     pub(crate) fn has_left_closed(&self, before_ms: u64) -> bool {
-        self.left_closed.values().any(|modified_ms| *modified_ms <= before_ms)
+        self.left_closed.values().any(|file| file.is_older_than(before_ms))
     }
 
     /// Segments that others replace, as far as they were opened.
