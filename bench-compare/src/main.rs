@@ -34,6 +34,10 @@ fn main() -> ExitCode {
             Ok(())
         }
         Some("child") => child(&arguments[1..]),
+        Some("child-to-kill") => match arguments.get(1) {
+            Some(directory) => workload::growth::log_and_wait(directory.as_ref()),
+            None => Err("a directory".into()),
+        },
         _ => Options::parse(&arguments).and_then(|options| schedule::run(&options)),
     };
     match outcome {

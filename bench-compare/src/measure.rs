@@ -36,15 +36,28 @@ fn say_and_wait(what: &str) {
 pub struct Stopwatch {
     started: Instant,
     cpu_s: f64,
+    /// Since when it stands still.
+    paused: Option<Instant>,
 }
 
 impl Stopwatch {
     pub fn start() -> Self {
-        Self { cpu_s: cpu_s(), started: Instant::now() }
+        Self { cpu_s: cpu_s(), started: Instant::now(), paused: None }
     }
 
     pub fn seconds(&self) -> f64 {
         self.started.elapsed().as_secs_f64()
+    }
+
+    /// Stands still until [`Stopwatch::resume`]; processor time goes on.
+    pub fn pause(&mut self) {
+        self.paused = Some(Instant::now());
+    }
+
+    pub fn resume(&mut self) {
+        if let Some(paused) = self.paused.take() {
+            self.started += paused.elapsed();
+        }
     }
 
     /// Of all threads of this process.

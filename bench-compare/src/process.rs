@@ -14,8 +14,9 @@ use serde_json::Value;
 use crate::Outcome;
 use crate::measure::memory_mib;
 
-/// How often memory is looked at.
+/// How often memory is looked at: at first often, in long workloads seldom.
 const LOOK: Duration = Duration::from_millis(1);
+const LOOKS_OFTEN: usize = 2_000;
 
 /// A figure by name.
 pub type Figure = (String, f64);
@@ -41,10 +42,12 @@ fn listen(child: &mut Child, watches_memory: bool) -> Outcome<Vec<Figure>> {
     std::thread::scope(|scope| {
         if watches_memory {
             scope.spawn(|| {
+                let mut looks = 0;
                 while !is_over.load(Ordering::Acquire) {
                     // Floats that are not negative are ordered as their bits are.
                     peak.fetch_max(look().to_bits(), Ordering::AcqRel);
-                    std::thread::sleep(LOOK);
+                    looks += 1;
+                    std::thread::sleep(if looks < LOOKS_OFTEN { LOOK } else { LOOK * 20 });
                 }
             });
         }

@@ -41,7 +41,7 @@ pub fn run(options: &Options) -> Outcome {
                 .peers
                 .iter()
                 .filter_map(|name| PeerInfo::named(name))
-                .filter(|peer| peer.workloads.contains(workload) && (rep <= 1 || !peer.is_slow))
+                .filter(|peer| peer.workloads.contains(workload) && takes_part(*workload, peer, rep))
                 .collect();
             if !peers.is_empty() {
                 let places = peers.len();
@@ -65,6 +65,11 @@ pub fn run(options: &Options) -> Outcome {
     Ok(())
 }
 
+/// What is long or slow runs once: in the first repetition that counts.
+fn takes_part(workload: Workload, peer: &PeerInfo, rep: usize) -> bool {
+    rep == 1 || !peer.is_slow && !workload.info().is_long
+}
+
 /// Whether a workload was asked for, or makes the store of one that was.
 fn is_needed(workload: Workload, options: &Options) -> bool {
     let makes = |other: &Workload| workload.makes_store() && other.info().store == workload.info().store;
@@ -84,17 +89,18 @@ fn one(
         remove_store(&directory)?;
         std::fs::create_dir_all(scratch.join(peer.name))?;
     }
+    let is_single = info.is_long || peer.is_slow;
     let mut command = command(peer, &scratch.join("data"))?;
     command.arg(info.name).arg(peer.name).arg(&directory);
     if options.is_quick {
         command.arg("--quick");
     }
-    let figures =
-        figures(&mut command, rep == 0).map_err(|error| format!("{} {}: {error}", info.name, peer.name))?;
+    let figures = figures(&mut command, rep == 0 || is_single)
+        .map_err(|error| format!("{} {}: {error}", info.name, peer.name))?;
     if !workload.leaves_store() {
         remove_store(&directory)?;
     }
-    let counts = |metric: &str| (rep == 0) == metric.starts_with("memory_");
+    let counts = |metric: &str| is_single || (rep == 0) == metric.starts_with("memory_");
     let record = |(metric, value)| Record { workload, peer: peer.name.into(), rep, metric, value };
     Ok(figures.into_iter().filter(|(metric, _)| counts(metric)).map(record).collect())
 }

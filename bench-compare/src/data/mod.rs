@@ -14,8 +14,6 @@ pub const START_MS: i64 = 1_760_000_000_000;
 pub const KEYS: usize = 10;
 /// Steps of the long run: a million points.
 pub const STEPS: usize = 100_000;
-/// What [`STEPS`] steps take, and a little more.
-const LAP_MS: i64 = 1_000_100;
 /// Params, tags and metrics of a small run, and steps of each metric.
 pub const PARAMS: usize = 20;
 pub const TAGS: usize = 5;
@@ -36,26 +34,26 @@ pub struct LongRun {
 
 impl LongRun {
     pub fn new() -> Self {
-        Self::with_keys(KEYS)
+        Self::of(KEYS, STEPS)
     }
 
-    /// The first ten keys are always the same.
-    pub fn with_keys(keys: usize) -> Self {
+    /// The same kind of data in another shape.
+    pub fn of(keys: usize, steps: usize) -> Self {
         let (mut random, ziggurat) = (Random::new(SEED), Ziggurat::new());
         let mut now_ms = START_MS;
         let mut tick = || {
             now_ms += 8 + i64::from(random.below(5));
             now_ms
         };
-        let timestamps_ms = (0..STEPS).map(|_| tick()).collect();
+        let timestamps_ms = (0..steps).map(|_| tick()).collect();
         let mut curve = || {
             let (fall, floor) = (random.uniform(1.0, 8.0), random.uniform(0.05, 2.0));
-            let steps = random.uniform(2_000.0, 40_000.0);
+            let slowness = random.uniform(2_000.0, 40_000.0);
             let mut value = |step: usize| {
                 let noise = random.normal(&ziggurat) * 0.03;
-                single((fall * (-(step as f64) / steps).exp() + floor) * (1.0 + noise))
+                single((fall * (-(step as f64) / slowness).exp() + floor) * (1.0 + noise))
             };
-            (0..STEPS).map(&mut value).collect()
+            (0..steps).map(&mut value).collect()
         };
         let values = (0..keys).map(|_| curve()).collect();
         Self { timestamps_ms, values }
@@ -64,8 +62,19 @@ impl LongRun {
     /// Timestamp and value at a step; past the last one values begin again and time goes on.
     #[inline]
     pub fn point(&self, key: usize, step: usize) -> (i64, f64) {
-        let (lap, at) = (step / STEPS, step % STEPS);
-        (self.timestamps_ms[at] + lap as i64 * LAP_MS, self.values[key][at])
+        let steps = self.timestamps_ms.len();
+        let (lap, at) = (step / steps, step % steps);
+        let lap_ms = self.timestamps_ms[steps - 1] - START_MS;
+        (self.timestamps_ms[at] + lap as i64 * lap_ms, self.values[key][at])
+    }
+
+    pub fn keys(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Values of all keys at step 0, then at step 1, ...: in the order in which they are logged one by one.
+    pub fn rows(&self) -> Vec<f64> {
+        (0..self.timestamps_ms.len()).flat_map(|step| self.values.iter().map(move |key| key[step])).collect()
     }
 }
 

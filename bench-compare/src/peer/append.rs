@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use crate::Outcome;
 use crate::data::{
-    KEYS, LongRun, M3_BELOW, METRICS, RUN_STEPS, START_MS, SmallRun, TOP, metric_key, param_key, tag_key,
+    KEYS, LongRun, M3_BELOW, METRICS, RUN_STEPS, START_MS, STEPS, SmallRun, TOP, metric_key, param_key,
+    tag_key,
 };
 use crate::peer::{Columns, Peer, RunRow};
 
@@ -217,7 +218,7 @@ impl<F: Form> Peer for Append<F> {
 
     fn history(&self, key: usize) -> Outcome<Columns> {
         let bytes = self.bytes()?;
-        let mut columns = Columns::default();
+        let mut columns = Columns::with_capacity(STEPS);
         let mut cursor = Cursor { bytes: &bytes };
         while !cursor.bytes.is_empty() {
             let (found, step, timestamp_ms, value) = cursor.record()?;

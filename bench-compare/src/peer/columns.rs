@@ -9,6 +9,11 @@ pub struct Columns {
 }
 
 impl Columns {
+    pub fn with_capacity(points: usize) -> Self {
+        let words = || Vec::with_capacity(points);
+        Self { steps: words(), timestamps_ms: words(), values: Vec::with_capacity(points) }
+    }
+
     pub fn push(&mut self, step: i64, timestamp_ms: i64, value: f64) {
         self.steps.push(step);
         self.timestamps_ms.push(timestamp_ms);

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::Outcome;
 use crate::data::{
-    KEYS, LongRun, M3_BELOW, RUN_STEPS, START_MS, SmallRun, TOP, metric_key, param_key, tag_key,
+    KEYS, LongRun, M3_BELOW, RUN_STEPS, START_MS, STEPS, SmallRun, TOP, metric_key, param_key, tag_key,
 };
 use crate::peer::{Columns, Peer, RunRow};
 
@@ -164,7 +164,7 @@ impl<S: KeyValue> Peer for KeyValuePeer<S> {
     }
 
     fn history(&self, key: usize) -> Outcome<Columns> {
-        let mut columns = Columns::default();
+        let mut columns = Columns::with_capacity(STEPS);
         let (low, high) = (point_key(0, key as u32, i64::MIN), point_key(0, key as u32 + 1, i64::MIN));
         self.store.scan(&low, &high, &mut |key, value| {
             let step = (u64::from_be_bytes(word(key, 13)?) ^ 1 << 63) as i64;

@@ -18,7 +18,7 @@ use crate::data::{
     KEYS, LongRun, M3_BELOW, METRICS, RUN_STEPS, START_MS, SmallRun, TOP, long_key, metric_key, param_key,
     tag_key,
 };
-use crate::peer::{Columns, Peer, RunView};
+use crate::peer::{Checksum, Columns, Peer, RunView};
 
 /// How points of the long run are logged.
 pub trait Way {
@@ -126,6 +126,9 @@ pub struct Mlrs<W> {
     way: PhantomData<W>,
 }
 
+/// Points of a page when a long history is checked.
+const PAGE_POINTS: usize = 1 << 20;
+
 /// Where the ids of a store's runs are.
 pub fn ids_path(directory: &Path) -> PathBuf {
     directory.with_extension("ids")
@@ -170,9 +173,9 @@ impl<W: Way> Peer for Mlrs<W> {
         })
     }
 
-    fn begin_long(&mut self) -> Outcome {
+    fn begin_long(&mut self, keys: usize) -> Outcome {
         let run = self.experiment()?.start_run(RunOptions::new().name("0").start_ms(START_MS))?;
-        let keys: Vec<String> = (0..KEYS).map(long_key).collect();
+        let keys: Vec<String> = (0..keys).map(long_key).collect();
         let series = keys.iter().map(|key| run.series(key)).collect::<Result<_, _>>()?;
         self.ids.push(run.id().to_owned());
         self.long = Some(Long { run, keys, series });
@@ -238,6 +241,22 @@ impl<W: Way> Peer for Mlrs<W> {
     fn history(&self, key: usize) -> Outcome<Columns> {
         let points: Points = self.store.history(self.id(0)?, &long_key(key))?.collect()?;
         Ok(Columns { steps: points.steps, timestamps_ms: points.timestamps_ms, values: points.values })
+    }
+
+    fn checksum(&self, key: usize) -> Outcome<Checksum> {
+        let history = self.store.history(self.id(0)?, &long_key(key))?;
+        let (mut sum, mut token) = (Checksum::default(), None);
+        loop {
+            let page = history.page(PAGE_POINTS, token.as_deref())?;
+            for point in page.points.iter() {
+                let timestamp_ms = if W::GIVES_TIMES { point.timestamp_ms } else { 0 };
+                sum.add(point.step, timestamp_ms, point.value);
+            }
+            token = page.next_page_token;
+            if token.is_none() {
+                return Ok(sum);
+            }
+        }
     }
 
     fn runs(&self) -> Outcome<Vec<Arc<RunData>>> {

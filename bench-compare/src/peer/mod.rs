@@ -20,10 +20,10 @@ use std::path::Path;
 
 use crate::Outcome;
 use crate::data::{LongRun, SmallRun};
-use crate::workload::{Context, Workload, run};
+use crate::workload::{Context, Workload, run, run_ours};
 
 pub use columns::{Checksum, Columns};
-pub use mlrs::{BySeries, Mlrs};
+pub use mlrs::{BySeries, Mlrs, ids_path};
 pub use row::{RunRow, RunView};
 
 /// One store of one peer, in a directory of its own.
@@ -37,8 +37,8 @@ pub trait Peer: Sized {
     /// Opens the store, or makes it. If `is_synced`, every transaction, and every run, is durable when its call returns.
     fn open(directory: &Path, is_synced: bool) -> Outcome<Self>;
 
-    /// Makes the long run, before the clock starts.
-    fn begin_long(&mut self) -> Outcome {
+    /// Makes the long run and its keys, before the clock starts.
+    fn begin_long(&mut self, _keys: usize) -> Outcome {
         Ok(())
     }
 
@@ -59,6 +59,15 @@ pub trait Peer: Sized {
 
     /// All points of a key of the long run, in order of steps.
     fn history(&self, key: usize) -> Outcome<Columns>;
+
+    /// A checksum of all points of a key; without their timestamps, if those are the peer's own.
+    fn checksum(&self, key: usize) -> Outcome<Checksum> {
+        let mut columns = self.history(key)?;
+        if !Self::GIVES_TIMES {
+            columns.timestamps_ms.fill(0);
+        }
+        Ok(columns.checksum())
+    }
 
     /// All runs.
     fn runs(&self) -> Outcome<Vec<Self::Run>>;
@@ -118,7 +127,10 @@ impl PeerInfo {
     }
 }
 
-use Workload::{R1, R2, R3, R4, W1, W1Large, W1Synced, W2, W3};
+use Workload::{
+    Idle, ManyKeys, R1, R2, R3, R3Large, R4, R4Growth, W1, W1Large, W1Synced, W2, W2Keys, W2Long, W2Threads,
+    W3, W3Large,
+};
 
 const NOTHING: &str = "nothing";
 const SINCE_SYNC: &str = "all since the last sync";
@@ -130,17 +142,20 @@ pub static PEERS: &[PeerInfo] = &[
         label: "**mlrs-db**, resolved series",
         kill: NOTHING,
         power: "about 1 s; nothing once `sync` returned",
-        workloads: &[W1, W1Large, W1Synced, W2, W3, R1, R2, R3, R4],
+        workloads: &[
+            W1, W1Large, W1Synced, W2, W3, R1, R2, R3, R4, Idle, W2Keys, W2Threads, W2Long, W3Large, R3Large,
+            R4Growth, ManyKeys,
+        ],
         is_synced: false,
         is_slow: false,
-        engine: Engine::Rust(run::<Mlrs<BySeries>>),
+        engine: Engine::Rust(run_ours),
     },
     PeerInfo {
         name: "mlrs-key",
         label: "**mlrs-db**, string key and clock",
         kill: NOTHING,
         power: "about 1 s; nothing once `sync` returned",
-        workloads: &[W2],
+        workloads: &[W2, W2Keys, W2Long],
         is_synced: false,
         is_slow: false,
         engine: Engine::Rust(run::<Mlrs<mlrs::ByKey>>),
@@ -170,7 +185,7 @@ pub static PEERS: &[PeerInfo] = &[
         label: "raw append of 24 bytes a point",
         kill: "64 KiB of buffer (W2: nothing)",
         power: SINCE_SYNC,
-        workloads: &[W1, W1Synced, W2, W3, R1, R2, R3, R4],
+        workloads: &[W1, W1Synced, W2, W3, R1, R2, R3, R4, W2Keys, W2Long],
         is_synced: false,
         is_slow: false,
         engine: Engine::Rust(run::<append::Append<append::Plain>>),
@@ -190,7 +205,7 @@ pub static PEERS: &[PeerInfo] = &[
         label: "LMDB (heed), NO_SYNC",
         kill: NOTHING,
         power: "**may corrupt the store**",
-        workloads: &[W1, W1Large, W2, W3, R1, R2, R3, R4],
+        workloads: &[W1, W1Large, W2, W3, R1, R2, R3, R4, W2Keys, W3Large, R3Large],
         is_synced: false,
         is_slow: false,
         engine: Engine::Rust(run::<key_value::KeyValuePeer<lmdb::Lmdb>>),
@@ -230,7 +245,7 @@ pub static PEERS: &[PeerInfo] = &[
         label: "fjall, journal to the OS",
         kill: NOTHING,
         power: "since the last persist",
-        workloads: &[W1, W1Large, W2, W3, R1, R2, R3, R4],
+        workloads: &[W1, W1Large, W2, W3, R1, R2, R3, R4, W2Keys],
         is_synced: false,
         is_slow: false,
         engine: Engine::Rust(run::<key_value::KeyValuePeer<fjall::Fjall>>),

@@ -6,7 +6,7 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use crate::Outcome;
-use crate::data::{KEYS, LongRun, SmallRun};
+use crate::data::{KEYS, LongRun, STEPS, SmallRun};
 use crate::peer::sqlite::{checkpoint, open, transaction};
 use crate::peer::{Columns, Peer, RunRow};
 
@@ -59,7 +59,7 @@ impl Peer for SqliteCompact {
     fn history(&self, key: usize) -> Outcome<Columns> {
         let mut query = self.connection.prepare_cached(HISTORY)?;
         let mut rows = query.query([key as i64])?;
-        let mut columns = Columns::default();
+        let mut columns = Columns::with_capacity(STEPS);
         while let Some(row) = rows.next()? {
             columns.push(row.get(0)?, row.get(1)?, row.get(2)?);
         }

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use crate::Outcome;
 use crate::data::{
-    KEYS, LongRun, M3_BELOW, METRICS, RUN_STEPS, START_MS, SmallRun, TOP, long_key, metric_key, param_key,
+    LongRun, M3_BELOW, METRICS, RUN_STEPS, START_MS, STEPS, SmallRun, TOP, long_key, metric_key, param_key,
     tag_key,
 };
 use crate::peer::sqlite::{checkpoint, open, transaction};
@@ -45,7 +45,7 @@ const TOP_RUNS: &str = "select r.run_uuid from runs r
 
 pub struct SqliteMlflow {
     connection: Connection,
-    /// Of the long run.
+    /// Of the long run, once it is begun.
     keys: Vec<String>,
     uuid: String,
 }
@@ -94,8 +94,12 @@ impl Peer for SqliteMlflow {
     type Run = RunRow;
 
     fn open(directory: &Path, is_synced: bool) -> Outcome<Self> {
-        let keys = (0..KEYS).map(long_key).collect();
-        Ok(Self { connection: open(directory, is_synced, SCHEMA)?, keys, uuid: uuid(0) })
+        Ok(Self { connection: open(directory, is_synced, SCHEMA)?, keys: Vec::new(), uuid: uuid(0) })
+    }
+
+    fn begin_long(&mut self, keys: usize) -> Outcome {
+        self.keys = (0..keys).map(long_key).collect();
+        Ok(())
     }
 
     fn log_steps(&mut self, data: &LongRun, steps: Range<usize>) -> Outcome {
@@ -148,8 +152,8 @@ impl Peer for SqliteMlflow {
 
     fn history(&self, key: usize) -> Outcome<Columns> {
         let mut query = self.connection.prepare_cached(HISTORY)?;
-        let mut rows = query.query((&self.uuid, &self.keys[key]))?;
-        let mut columns = Columns::default();
+        let mut rows = query.query((&self.uuid, long_key(key)))?;
+        let mut columns = Columns::with_capacity(STEPS);
         while let Some(row) = rows.next()? {
             columns.push(row.get(0)?, row.get(1)?, row.get(2)?);
         }

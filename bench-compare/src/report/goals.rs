@@ -5,8 +5,9 @@ use crate::workload::Workload;
 
 /// What a goal is measured by.
 enum By {
-    /// A figure of a peer.
+    /// A figure of a peer, of the same workload or of another.
     Peer(&'static str, &'static str),
+    Other(Workload, &'static str, &'static str),
     /// The least figure of these peers, each with the workload it does best.
     BestOf(&'static [(Workload, &'static str)], &'static str),
     /// An absolute figure, 1 in its unit.
@@ -22,7 +23,10 @@ pub struct Goal {
     at_most: f64,
 }
 
-use Workload::{R1, R2, R3, R4, W1, W1Large, W1Synced, W2, W3};
+use Workload::{
+    Idle, ManyKeys, R1, R2, R3, R3Large, R4, R4Growth, W1, W1Large, W1Synced, W2, W2Keys, W2Long, W2Threads,
+    W3,
+};
 
 /// Peers that lose nothing at `kill -9` and never their store.
 const SAFE_BULK: &[(Workload, &str)] = &[
@@ -103,6 +107,69 @@ pub static GOALS: &[Goal] = &[
     goal("R2 by LMDB", R2, "mlrs", "ms", By::Peer("lmdb-nosync", "ms"), 0.6),
     goal("R3 by LMDB", R3, "mlrs", "ms", By::Peer("lmdb-nosync", "ms"), 0.5),
     goal("R4 by SQLite, cold", R4, "mlrs", "cold_ms", By::Peer("sqlite-mlflow", "cold_ms"), 1.2),
+    goal(
+        "W2 string keys and clock, 10,000 live keys",
+        W2Keys,
+        "mlrs-key",
+        "us_per_call",
+        By::Unit("us"),
+        0.2,
+    ),
+    goal("W2 resolved series, 10,000 live keys", W2Keys, "mlrs", "us_per_call", By::Unit("us"), 0.2),
+    goal(
+        "W2 resolved series for 60 s, by one write()",
+        W2Long,
+        "mlrs",
+        "us_per_call",
+        By::Other(W2, "raw", "us_per_call"),
+        0.06,
+    ),
+    goal(
+        "W2 string key and clock for 60 s, by one write()",
+        W2Long,
+        "mlrs-key",
+        "us_per_call",
+        By::Other(W2, "raw", "us_per_call"),
+        0.16,
+    ),
+    goal(
+        "W2 from four threads, by one thread",
+        W2Threads,
+        "mlrs",
+        "us_per_call",
+        By::Peer("mlrs", "one_thread_us_per_call"),
+        1.0,
+    ),
+    goal("W2 from four threads, p99.9 of a call", W2Threads, "mlrs", "p999_us", By::Unit("us"), 5.0),
+    goal("R3 of 100,000 runs", R3Large, "mlrs", "ms", By::Unit("ms"), 60.0),
+    goal(
+        "R4 of 10^9 points, by 10^5 points",
+        R4Growth,
+        "mlrs",
+        "cold_ms_1e9",
+        By::Peer("mlrs", "cold_ms_1e5"),
+        1.2,
+    ),
+    goal(
+        "R4 of 10^9 points without the index, by with it",
+        R4Growth,
+        "mlrs",
+        "no_index_cold_ms_1e9",
+        By::Peer("mlrs", "cold_ms_1e9"),
+        1.2,
+    ),
+    goal(
+        "R4 of 10^9 points after kill -9, by before",
+        R4Growth,
+        "mlrs",
+        "killed_cold_ms_1e9",
+        By::Peer("mlrs", "cold_ms_1e9"),
+        1.2,
+    ),
+    goal("many keys, bytes per point", ManyKeys, "mlrs", "bytes_per_point", By::Unit("B/pt"), 3.0),
+    goal("many keys, index by log", ManyKeys, "mlrs", "index_share", By::Unit("of it"), 0.01),
+    goal("many keys, one key's day, first read", ManyKeys, "mlrs", "day_first_ms", By::Unit("ms"), 5.0),
+    goal("memory of an idle handle", Idle, "mlrs", "idle_mib", By::Unit("MiB"), 4.0),
 ];
 
 impl Goal {
@@ -114,6 +181,7 @@ impl Goal {
     pub fn measured(&self, results: &Results) -> Option<Spread> {
         match &self.by {
             By::Peer(peer, metric) => results.ratio(self.ours(), (self.workload, peer, metric)),
+            By::Other(workload, peer, metric) => results.ratio(self.ours(), (*workload, peer, metric)),
             By::BestOf(peers, metric) => {
                 // The best is chosen by its median, then compared pair by pair.
                 let median = |name: Name<'_>| results.spread(name).map(|spread| spread.median);

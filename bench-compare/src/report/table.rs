@@ -6,7 +6,7 @@ use crate::options::Options;
 use crate::peer::{PEERS, PeerInfo};
 use crate::report::goals::GOALS;
 use crate::report::{Results, Spread};
-use crate::workload::{WORKLOADS, WorkloadInfo};
+use crate::workload::{WORKLOADS, Workload, WorkloadInfo};
 
 /// Whom ratios are made by.
 const OURS: &str = "mlrs";
@@ -18,7 +18,10 @@ pub fn write(results: &Results, options: &Options) -> String {
     }
     text += &machine();
     for info in WORKLOADS.iter().filter(|info| options.workloads.contains(&info.workload)) {
-        text += &workload(results, info, options);
+        text += &match info.workload {
+            Workload::R4Growth => growth(results, info),
+            _ => workload(results, info, options),
+        };
     }
     text += &goals(results);
     text += &durability(options);
@@ -65,6 +68,29 @@ fn workload(results: &Results, info: &WorkloadInfo, options: &Options) -> String
         for (metric, _) in info.columns {
             let _ = write!(text, " {} |", median(results.spread(name(metric))));
         }
+        text += "\n";
+    }
+    text + "\n"
+}
+
+fn growth(results: &Results, info: &WorkloadInfo) -> String {
+    const ROWS: [(&str, &str); 6] = [
+        ("cold_ms", "cold, ms"),
+        ("no_index_cold_ms", "cold without the index, ms"),
+        ("killed_cold_ms", "cold after kill -9 of a writer, ms"),
+        ("warm_ms", "cached, ms"),
+        ("bytes_per_point", "B/pt"),
+        ("fill_seconds", "filled in, s"),
+    ];
+    let spread =
+        |metric: &str, exponent| results.spread((info.workload, OURS, &format!("{metric}_1e{exponent}")));
+    let exponents: Vec<u32> = (5..=12).filter(|exponent| spread("cold_ms", *exponent).is_some()).collect();
+    let mut text = format!("### {}: {}\n\n| points |", info.name, info.title);
+    exponents.iter().for_each(|exponent| text += &format!(" 10^{exponent} |"));
+    text += &format!("\n|---|{}\n", "---:|".repeat(exponents.len()));
+    for (metric, head) in ROWS {
+        text += &format!("| {head} |");
+        exponents.iter().for_each(|exponent| text += &format!(" {} |", median(spread(metric, *exponent))));
         text += "\n";
     }
     text + "\n"

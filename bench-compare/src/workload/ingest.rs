@@ -1,7 +1,7 @@
 //! W1 and W3: logging in bulk, until it is durable and until the store is closed.
 
 use crate::Outcome;
-use crate::data::{KEYS, LongRun, METRICS, RUN_STEPS, SmallRun, SmallRuns};
+use crate::data::{KEYS, LongRun, METRICS, RUN_STEPS, RUNS, SmallRun, SmallRuns};
 use crate::measure::{Stopwatch, disk_bytes, emit, measured, ready, sync_tree};
 use crate::peer::{Checksum, Peer};
 use crate::workload::Context;
@@ -13,7 +13,7 @@ pub fn long_run<P: Peer>(context: &Context, batch_points: usize) -> Outcome {
     let steps = context.sizes.steps;
     ready();
     let mut store: P = context.open()?;
-    store.begin_long()?;
+    store.begin_long(KEYS)?;
     let watch = Stopwatch::start();
     for from in (0..steps).step_by(batch_points / KEYS) {
         store.log_steps(&data, from..steps.min(from + batch_points / KEYS))?;
@@ -30,17 +30,26 @@ pub fn long_run<P: Peer>(context: &Context, batch_points: usize) -> Outcome {
 }
 
 /// W3: small runs, each with all it has. The store stays for R2 to R4.
-pub fn small_runs<P: Peer>(context: &Context) -> Outcome {
-    let runs: Vec<SmallRun> = SmallRuns::new().take(context.sizes.runs).collect();
+pub fn small_runs<P: Peer>(context: &Context, runs: usize) -> Outcome {
+    // Made ahead of the clock, in parts, so that many runs do not fill the memory.
+    let mut all = SmallRuns::new();
+    let mut next: Vec<SmallRun> = all.by_ref().take(runs.min(RUNS)).collect();
     ready();
     let mut store: P = context.open()?;
-    let watch = Stopwatch::start();
-    for run in &runs {
-        store.log_run(run)?;
+    let mut watch = Stopwatch::start();
+    let mut logged = 0;
+    while !next.is_empty() {
+        for run in &next {
+            store.log_run(run)?;
+        }
+        logged += next.len();
+        watch.pause();
+        next = all.by_ref().take((runs - logged).min(RUNS)).collect();
+        watch.resume();
     }
-    finish(store, &watch, context, "ms_per_run", runs.len() as f64 / 1e3)?;
+    finish(store, &watch, context, "ms_per_run", runs as f64 / 1e3)?;
     measured();
-    let points = (runs.len() * METRICS * RUN_STEPS) as f64;
+    let points = (runs * METRICS * RUN_STEPS) as f64;
     emit("bytes_per_point", disk_bytes(&context.directory)? / points);
     Ok(())
 }
