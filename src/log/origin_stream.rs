@@ -80,7 +80,8 @@ impl OriginStream {
         Ok(Some(given))
     }
 
-    /// Appends all points up to the ordinal `end` that follow `next` without a hole; returns the ordinal after the last.
+    /// Appends all points up to the ordinal `end` that follow `next` without a hole; returns the ordinal after the
+    /// last.
     /// Columns that nothing overlaps are decoded where they belong.
     pub(crate) fn read_onto(
         &mut self,
