@@ -373,7 +373,7 @@ impl LiveWriter {
         let first = state.sequence;
         let words = encode_block_header(self.seed, BLOCK_POINTS, first);
         if let Some(block) = state.blocks.get(index) {
-            block.publish(0, &words);
+            block.put_header(words);
             state.file.write_out(block, 0, &words)?;
         }
         state.free.pop();
@@ -410,7 +410,7 @@ impl LiveWriter {
             block.clear();
             state.file.write_out(&block, 0, &[0; BLOCK_WORDS])?;
             let header = encode_block_header(self.seed, BLOCK_DECLARATIONS, state.declaration_blocks);
-            block.publish(0, &header);
+            block.put_header(header);
             state.file.write_out(&block, 0, &header)?;
             state.free.pop();
             state.declaration_blocks += 1;
