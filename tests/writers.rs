@@ -6,10 +6,13 @@
 //! whole copy brought is there until one in part follows, holes are told of, and in the end everything is where it
 //! belongs. `MLRS_SOAK_CYCLES` sets the number of scripts, `MLRS_SEED` where they begin.
 
+#[path = "support/chance.rs"]
+mod chance;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use mlrs_db::vfs::fault::{Fault, Plan};
 use mlrs_db::vfs::{FaultVfs, MemoryVfs, OpenMode, Vfs};
@@ -375,16 +378,10 @@ impl World {
     }
 }
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().and_then(|text| text.parse().ok())
-}
-
 #[test]
 fn scripts_of_several_writers_answer_as_the_model() {
-    let clock =
-        || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64 % 1_000_000_007);
-    let seed = number("MLRS_SEED").unwrap_or_else(clock);
-    let told = number("MLRS_SOAK_CYCLES").map(|n| n as u32);
+    let seed = chance::seed();
+    let told = chance::number("MLRS_SOAK_CYCLES").map(|n| n as u32);
     println!("writers: seed {seed}");
     let mut bytes = [0u8; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
