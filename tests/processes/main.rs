@@ -24,14 +24,8 @@ mod stopped;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 pub(crate) use chance::{Random, cycles, number, random};
-
-/// How long the short form may take on a machine that is busy with other things; its figure says how far it came.
-pub(crate) fn short_time() -> Option<Duration> {
-    number("MLRS_SOAK_CYCLES").is_none().then_some(Duration::from_secs(40))
-}
 
 pub(crate) fn seconds(short: u64) -> u64 {
     number("MLRS_SOAK_SECONDS").unwrap_or(short)
@@ -113,6 +107,7 @@ fn child_process() {
     match what.as_str() {
         "write" => killed::write(&args),
         "crowd-write" => crowd::write(&args),
+        "crowd-follow" => crowd::follow(&args),
         "crowd-read" => crowd::read(&args),
         "crowd-compact" => crowd::compact(&args),
         "crowd-delete" => crowd::delete(&args),
