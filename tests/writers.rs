@@ -20,6 +20,8 @@ use mlrs_db::{Error, Metric, Points, RunOptions, Store};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 
+use chance::Random;
+
 /// Scripts of the short form.
 const SCRIPTS: u64 = 2_000;
 const ROOT: &str = "store";
@@ -91,7 +93,7 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         4 => (at(), any::<bool>(), any::<bool>())
             .prop_map(|((place, slot), flushes, rolls)| Op::Open { place, slot, flushes, rolls }),
-        8 => (at(), 0..2usize, 0..2usize, prop_oneof![9 => 1u64..30, 1 => 500u64..3_000], any::<bool>())
+        8 => (at(), 0..2usize, 0..2usize, prop_oneof![12 => 1u64..30, 1 => 5_000u64..14_000], any::<bool>())
             .prop_map(|((place, slot), run, key, count, bulk)| Op::Log { place, slot, run, key, count, bulk }),
         3 => (at(), 0..2usize, 1u64..4).prop_map(|((place, slot), run, count)| Op::Batch { place, slot, run, count }),
         1 => at().prop_map(|(place, slot)| Op::Sync { place, slot }),
@@ -142,6 +144,11 @@ fn works<T>(what: &str, result: Result<T, Error>) -> Verdict<T> {
 
 fn value(token: u64, at: u64) -> f64 {
     token as f64 * TOKEN_SHIFT + at as f64
+}
+
+/// In the order of points, and 5 bytes of each cannot be compressed: a long column fills a segment of the smallest size.
+fn noisy_time(token: u64, at: i64) -> i64 {
+    at << 40 | (Random(token << 32 ^ at as u64).word() >> 24) as i64
 }
 
 fn quiet(vfs: Arc<dyn Vfs>) -> mlrs_db::Options {
@@ -216,11 +223,12 @@ impl World {
                 let series = works("series", store.run(&id).and_then(|r| r.series(KEYS[key])))?;
                 let steps: Vec<i64> = (*logged..*logged + count).map(|at| at as i64).collect();
                 let values: Vec<f64> = steps.iter().map(|at| value(token, *at as u64)).collect();
+                let times: Vec<i64> = steps.iter().map(|at| noisy_time(token, *at)).collect();
                 if bulk {
-                    works("log columns", series.log_columns(&steps, &steps, &values))?;
+                    works("log columns", series.log_columns(&steps, &times, &values))?;
                 } else {
-                    for (step, value) in steps.iter().zip(&values) {
-                        works("log", series.log_at(*step, *step, *value))?;
+                    for ((step, time), value) in steps.iter().zip(&times).zip(&values) {
+                        works("log", series.log_at(*step, *time, *value))?;
                     }
                 }
                 *logged += count;
