@@ -330,7 +330,9 @@ mod tests {
     /// Found by killing writers: one of six thousand died between two stores of a header.
     #[test]
     fn a_writer_killed_while_it_takes_a_block_leaves_no_damage() {
-        use crate::format::live::{block_header_stores, encode_block_header, encode_cursor, encode_record};
+        use crate::format::live::{
+            BLOCK_DECLARATIONS, block_header_stores, encode_block_header, encode_cursor, encode_record,
+        };
         use crate::vfs::MemoryVfs;
         let writer = WriterId::from_bytes([3; 16]);
         let seed = live_seed(writer);
