@@ -55,8 +55,23 @@ pub(crate) fn inclusive(range: &impl RangeBounds<i64>) -> Option<(i64, i64)> {
 }
 
 impl PointFilter {
-    fn is_all(&self) -> bool {
+    pub(crate) fn is_all(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Those points of a column that are wanted.
+    pub(crate) fn only(&self, column: &DecodedColumn) -> DecodedColumn {
+        let mut wanted = DecodedColumn { first_ordinal: column.first_ordinal, ..DecodedColumn::default() };
+        for ((&step, &timestamp_ms), &value) in
+            column.steps.iter().zip(&column.timestamps_ms).zip(&column.values)
+        {
+            if self.takes(&Point { step, timestamp_ms, value }) {
+                wanted.steps.push(step);
+                wanted.timestamps_ms.push(timestamp_ms);
+                wanted.values.push(value);
+            }
+        }
+        wanted
     }
 
     fn takes(&self, point: &Point) -> bool {
@@ -286,7 +301,15 @@ impl HistoryStream {
             points.steps.reserve_exact(expected);
             points.timestamps_ms.reserve_exact(expected);
             points.values.reserve_exact(expected);
-            while self.fill(0)? {
+            loop {
+                if let Some(Lane { place, stream, ready, at }) = self.lanes.first_mut()
+                    && *at == ready.values.len()
+                {
+                    place.next = stream.read_onto(&mut self.reader, place.next, place.end, &mut points)?;
+                }
+                if !self.fill(0)? {
+                    break;
+                }
                 let Some(lane) = self.lanes.first_mut() else { break };
                 points.steps.extend_from_slice(lane.ready.steps.get(lane.at..).unwrap_or_default());
                 points

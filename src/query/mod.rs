@@ -9,7 +9,9 @@ pub mod grammar;
 pub mod history;
 pub mod order;
 pub mod page;
+pub mod sample;
 pub(crate) mod snapshot;
+pub(crate) mod walk;
 
 use std::fmt;
 use std::str::FromStr;

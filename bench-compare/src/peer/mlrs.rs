@@ -96,16 +96,16 @@ impl Way for ByBatch {
     }
 }
 
-/// `Series::log_columns`, a call for each key.
+/// `Run::log_columns`, a call for all keys.
 pub struct ByColumns;
 
 impl Way for ByColumns {
     fn log_steps(long: &Long, data: &LongRun, steps: Range<usize>) -> Outcome {
         let numbers: Vec<i64> = steps.clone().map(|step| step as i64).collect();
-        for (series, values) in long.series.iter().zip(&data.values) {
-            series.log_columns(&numbers, &data.timestamps_ms[steps.clone()], &values[steps.clone()])?;
-        }
-        Ok(())
+        let keys = long.keys.iter().map(String::as_str);
+        let columns: Vec<(&str, &[f64])> =
+            keys.zip(data.values.iter().map(|values| &values[steps.clone()])).collect();
+        Ok(long.run.log_columns(&numbers, &data.timestamps_ms[steps], &columns)?)
     }
 
     fn log_point(long: &Long, key: usize, step: i64, timestamp_ms: i64, value: f64) -> Outcome {
