@@ -49,16 +49,20 @@ fn main() -> ExitCode {
     }
 }
 
-/// `child WORKLOAD PEER DIRECTORY [--quick]`: what [`schedule`] starts.
+/// `child WORKLOAD PEER DIRECTORY [--quick] [--day-seconds N]`: what [`schedule`] starts.
 fn child(arguments: &[String]) -> Outcome {
     let [workload, peer, directory, rest @ ..] = arguments else {
         return Err("a workload, a peer, a directory".into());
     };
+    let mut sizes = Sizes::new(rest.iter().any(|argument| argument == "--quick"));
+    if let Some(at) = rest.iter().position(|argument| argument == "--day-seconds") {
+        sizes.day_seconds = rest.get(at + 1).ok_or("--day-seconds needs a value")?.parse()?;
+    }
     let context = Context {
         workload: Workload::named(workload).ok_or("no such workload")?,
         peer: PeerInfo::named(peer).ok_or("no such peer")?,
         directory: directory.into(),
-        sizes: Sizes::new(rest.iter().any(|argument| argument == "--quick")),
+        sizes,
     };
     context.peer.run(&context)
 }

@@ -11,9 +11,11 @@ pub const USAGE: &str = "usage: bench-compare [options]
   --peers raw,...   these peers alone
   --python          DuckDB and MLflow, too; needs python/setup.sh
   --reps N          interleaved repetitions, each of all peers (5), after one that warms up and watches memory
+  --day-seconds N   how long the day of many-keys is (86400)
   --quick           a minute's smoke run: small sizes, one repetition; its figures say nothing
   --dir DIR         where stores are made (a temporary directory); several GB, on the disk that is to be measured
   --out DIR         where results.jsonl and table.md go (bench-compare/results)
+  --table FILE,...  no run: the tables of what earlier runs, of different workloads, left in results.jsonl
   --list            workloads and peers";
 
 #[derive(Debug)]
@@ -22,8 +24,11 @@ pub struct Options {
     pub peers: Vec<&'static str>,
     pub reps: usize,
     pub is_quick: bool,
+    pub day_seconds: Option<usize>,
     pub directory: PathBuf,
     pub out: PathBuf,
+    /// Results of earlier runs, to be printed instead of a run.
+    pub earlier: Vec<PathBuf>,
 }
 
 impl Options {
@@ -33,8 +38,10 @@ impl Options {
             peers: PEERS.iter().filter(|peer| peer.script().is_none()).map(|peer| peer.name).collect(),
             reps: 5,
             is_quick: false,
+            day_seconds: None,
             directory: std::env::temp_dir(),
             out: PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("results"),
+            earlier: Vec::new(),
         };
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {
@@ -45,8 +52,10 @@ impl Options {
                 "--python" => options.peers = PEERS.iter().map(|peer| peer.name).collect(),
                 "--reps" => options.reps = value()?.parse()?,
                 "--quick" => (options.is_quick, options.reps) = (true, 1),
+                "--day-seconds" => options.day_seconds = Some(value()?.parse()?),
                 "--dir" => options.directory = value()?.into(),
                 "--out" => options.out = value()?.into(),
+                "--table" => options.earlier = list(value()?, |path| Some(path.into()))?,
                 other => return Err(format!("there is no option {other}\n{USAGE}").into()),
             }
         }

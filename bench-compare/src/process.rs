@@ -3,7 +3,7 @@
 //! Contract: the child prints a JSON line a figure. At `ready` (its data are made) and `measured` (what follows only
 //! checks) it waits for an answer, so that memory is exactly what the store took in between.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,14 +23,23 @@ pub type Figure = (String, f64);
 
 /// Runs a command and returns what it measured. `watches_memory` costs the child a little time.
 pub fn figures(command: &mut Command, watches_memory: bool) -> Outcome<Vec<Figure>> {
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let errors = child.stderr.take();
+    // Read as they come, so that a talkative child never waits for its reader.
+    let errors = std::thread::spawn(move || {
+        let mut text = String::new();
+        errors.map(|mut errors| errors.read_to_string(&mut text));
+        text
+    });
     let outcome = listen(&mut child, watches_memory);
     if outcome.is_err() {
         let _ = child.kill();
     }
     let status = child.wait()?;
-    let figures = outcome?;
-    if status.success() { Ok(figures) } else { Err(format!("{command:?} failed: {status}").into()) }
+    let errors = errors.join().unwrap_or_default();
+    let last = errors.lines().last().unwrap_or_default();
+    let figures = outcome.map_err(|error| format!("{error}: {last}"))?;
+    if status.success() { Ok(figures) } else { Err(format!("{status}: {last}").into()) }
 }
 
 fn listen(child: &mut Child, watches_memory: bool) -> Outcome<Vec<Figure>> {

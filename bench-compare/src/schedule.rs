@@ -25,6 +25,10 @@ impl Drop for Scratch {
 }
 
 pub fn run(options: &Options) -> Outcome {
+    if !options.earlier.is_empty() {
+        println!("{}", write(&Results::read(&options.earlier)?, options));
+        return Ok(());
+    }
     let scratch = Scratch(options.directory.join(format!("bench-compare-{}", std::process::id())));
     std::fs::create_dir_all(&scratch.0)?;
     std::fs::create_dir_all(&options.out)?;
@@ -49,7 +53,15 @@ pub fn run(options: &Options) -> Outcome {
             }
             for peer in peers {
                 eprintln!("{rep}/{} {} {}", options.reps, workload.info().name, peer.name);
-                let records = one(options, &scratch.0, *workload, peer, rep)?;
+                let records = match one(options, &scratch.0, *workload, peer, rep) {
+                    Ok(records) => records,
+                    // A failure is a result, too; others need not suffer from it.
+                    Err(error) => {
+                        eprintln!("  {error}");
+                        results.note_failure(*workload, peer.name, &error.to_string());
+                        continue;
+                    }
+                };
                 if options.workloads.contains(workload) {
                     for record in records {
                         writeln!(lines, "{}", record.line())?;
@@ -62,7 +74,10 @@ pub fn run(options: &Options) -> Outcome {
     let table = write(&results, options);
     std::fs::write(options.out.join("table.md"), &table)?;
     println!("{table}");
-    Ok(())
+    match results.failures.len() {
+        0 => Ok(()),
+        failures => Err(format!("{failures} failed, see the end of the tables").into()),
+    }
 }
 
 /// What is long or slow runs once: in the first repetition that counts.
@@ -94,6 +109,9 @@ fn one(
     command.arg(info.name).arg(peer.name).arg(&directory);
     if options.is_quick {
         command.arg("--quick");
+    }
+    if let Some(seconds) = options.day_seconds {
+        command.args(["--day-seconds", &seconds.to_string()]);
     }
     let figures = figures(&mut command, rep == 0 || is_single)
         .map_err(|error| format!("{} {}: {error}", info.name, peer.name))?;

@@ -5,6 +5,9 @@
 mod goals;
 mod table;
 
+use std::path::PathBuf;
+
+use crate::Outcome;
 use crate::measure::median;
 use crate::workload::Workload;
 
@@ -29,6 +32,17 @@ impl Record {
         })
         .to_string()
     }
+
+    /// The figure of such a line.
+    fn parse(line: &str) -> Outcome<Self> {
+        let fields: serde_json::Value = serde_json::from_str(line)?;
+        let text = |name: &str| fields[name].as_str().ok_or_else(|| format!("no {name}: {line}"));
+        let workload =
+            Workload::named(text("workload")?).ok_or_else(|| format!("no such workload: {line}"))?;
+        let rep = fields["rep"].as_u64().ok_or_else(|| format!("no rep: {line}"))? as usize;
+        let value = fields["value"].as_f64().ok_or_else(|| format!("no value: {line}"))?;
+        Ok(Self { workload, peer: text("peer")?.into(), rep, metric: text("metric")?.into(), value })
+    }
 }
 
 /// What a figure is: of which peer, by which name.
@@ -38,6 +52,8 @@ pub type Name<'a> = (Workload, &'a str, &'a str);
 #[derive(Default)]
 pub struct Results {
     records: Vec<Record>,
+    /// Workload, peer, and why.
+    pub failures: Vec<(Workload, String, String)>,
 }
 
 /// A median, with the least and the greatest.
@@ -57,8 +73,42 @@ impl Spread {
 }
 
 impl Results {
+    /// What earlier runs left. A workload must be of one run alone: ratios are made within a repetition.
+    pub fn read(paths: &[PathBuf]) -> Outcome<Self> {
+        let mut results = Self::default();
+        for path in paths {
+            let mut records = Vec::new();
+            for line in std::fs::read_to_string(path)?.lines() {
+                records.push(Record::parse(line)?);
+            }
+            let is_known =
+                |record: &&Record| results.records.iter().any(|known| known.workload == record.workload);
+            if let Some(record) = records.iter().find(is_known) {
+                return Err(format!(
+                    "{}: {} is in another file, too",
+                    path.display(),
+                    record.workload.info().name
+                )
+                .into());
+            }
+            results.records.append(&mut records);
+        }
+        Ok(results)
+    }
+
     pub fn push(&mut self, record: Record) {
         self.records.push(record);
+    }
+
+    /// A failure, once for each workload and peer.
+    pub fn note_failure(&mut self, workload: Workload, peer: &str, why: &str) {
+        if !self.failures.iter().any(|(known, of, _)| *known == workload && of == peer) {
+            self.failures.push((workload, peer.to_owned(), why.to_owned()));
+        }
+    }
+
+    pub fn has(&self, workload: Workload) -> bool {
+        self.records.iter().any(|record| record.workload == workload)
     }
 
     /// (repetition, value) of a figure.

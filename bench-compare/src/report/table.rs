@@ -18,6 +18,9 @@ pub fn write(results: &Results, options: &Options) -> String {
     }
     text += &machine();
     for info in WORKLOADS.iter().filter(|info| options.workloads.contains(&info.workload)) {
+        if !results.has(info.workload) {
+            continue;
+        }
         text += &match info.workload {
             Workload::R4Growth => growth(results, info),
             _ => workload(results, info, options),
@@ -25,6 +28,9 @@ pub fn write(results: &Results, options: &Options) -> String {
     }
     text += &goals(results);
     text += &durability(options);
+    for (workload, peer, why) in &results.failures {
+        let _ = writeln!(text, "\n**Failed**: {} of {peer}: {why}", workload.info().name);
+    }
     text
 }
 

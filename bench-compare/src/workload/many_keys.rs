@@ -34,6 +34,7 @@ pub fn one_day(context: &Context) -> Outcome {
         }
     }
     let points = (keys * seconds) as f64;
+    emit("day_seconds", seconds as f64);
     emit("us_per_call", watch.seconds() / points * 1e6);
     drop((series, run));
     store.close()?;

@@ -265,6 +265,7 @@ pub static WORKLOADS: &[WorkloadInfo] = &[
         metric: "us_per_call",
         unit: "us/call",
         columns: &[
+            ("day_seconds", "simulated, s"),
             ("closed_us_per_point", "closed, us/pt"),
             ("closed_bytes_per_point", "closed, B/pt"),
             ("bytes_per_point", "compacted, B/pt"),

@@ -80,7 +80,7 @@ fn together(series: &[Vec<Series>], work: impl Fn(&[Series]) -> Outcome<Work> + 
 
 fn log(own: &[Series], data: &LongRun, rows: &[f64], from: usize, until: Instant) -> Outcome<Work> {
     let mut step = from;
-    while step % 100 != 0 || Instant::now() < until {
+    while !step.is_multiple_of(100) || Instant::now() < until {
         let (timestamp_ms, _) = data.point(0, step);
         let row = &rows[step % data.timestamps_ms.len() * KEYS..][..KEYS];
         for (series, value) in own.iter().zip(row) {
