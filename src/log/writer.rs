@@ -141,16 +141,19 @@ impl LogWriter {
     /// The number of a series with points of another origin (an import, a recovery).
     pub(crate) fn series_of(&self, series: &SeriesKey, origin: Origin) -> Result<SeriesNumber> {
         let key = (series.clone(), origin);
-        let known = self.shared.series.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let all = self.shared.series.read().unwrap_or_else(PoisonError::into_inner);
+        let known = all.by_key.get(&key).cloned();
+        drop(all);
         if let Some(known) = known {
             return Ok(known);
         }
         let mut all = self.shared.series.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = all.get(&key) {
+        if let Some(known) = all.by_key.get(&key) {
             return Ok(Arc::clone(known));
         }
         let number = self.unlisted_series(series, origin)?;
-        all.insert(key, Arc::clone(&number));
+        all.by_number.insert(number.number, Arc::clone(&number));
+        all.by_key.insert(key, Arc::clone(&number));
         Ok(number)
     }
 
