@@ -28,7 +28,7 @@
 //! |---|---|---|
 //! | record words 1..3 | the logging thread, under the log lock | relaxed, before word 0 |
 //! | record word 0 | the same | release: publishes the point |
-//! | block header | the same, when it takes a free block | word 0 and 2 zero, 1 and 3, 2, 0; each release, before any record in it |
+//! | block header | the same, when it takes a free block | [`block_header_stores`], release, before any record in it |
 //! | declaration entry | the same | bytes, then its length word, release, before the first record of its series |
 //! | bulk mark | the appending thread, under both locks | as a record, after the batch is written |
 //! | `released`, `synced` | the hand-over thread | written after the frames are (synced, if the records ever were) |
@@ -198,8 +198,8 @@ pub fn encode_block_header(seed: u64, kind: u64, number: u64) -> [u64; 4] {
     [kind, number, u64::from(check(seed, !number, [kind, number, 0, 0])), 0]
 }
 
-/// The stores that give a block a header, in their order: (word, value). A writer that is killed between any two of them
-/// leaves a block that is not in use, or one whose records are all released; never one that looks damaged.
+/// The stores that give a block a header, in their order: (word, value). A writer that is killed between any two of
+/// them leaves a block that is not in use, or one whose records are all released; never one that looks damaged.
 pub fn block_header_stores(header: [u64; 4]) -> [(usize, u64); 6] {
     let [kind, number, check, rest] = header;
     [(0, 0), (2, 0), (1, number), (3, rest), (2, check), (0, kind)]
