@@ -215,10 +215,7 @@ impl ColumnReader {
             }
             return Ok(());
         }
-        let entry = axis_entry(place, place.column.axis)?;
-        let first = self.first_axis(place, entry)?;
-        let first = first.as_ref().map(|(steps, timestamps_ms)| Axis { steps, timestamps_ms });
-        self.plain_axis(place, entry, first, &mut points.steps, &mut points.timestamps_ms)
+        self.decode_axis(place, &mut points.steps, &mut points.timestamps_ms)
     }
 
     fn read_axis(&mut self, place: &ColumnPlace) -> Result<()> {
@@ -226,26 +223,30 @@ impl ColumnReader {
         if self.axis.as_ref().is_some_and(|(known, ..)| *known == key) {
             return Ok(());
         }
-        let entry = axis_entry(place, place.column.axis)?;
-        let first = self.first_axis(place, entry)?;
-        let first = first.as_ref().map(|(steps, timestamps_ms)| Axis { steps, timestamps_ms });
         let (mut steps, mut timestamps_ms) = (Vec::new(), Vec::new());
-        self.plain_axis(place, entry, first, &mut steps, &mut timestamps_ms)?;
+        self.decode_axis(place, &mut steps, &mut timestamps_ms)?;
         self.axis = Some((key, steps, timestamps_ms));
         Ok(())
     }
 
-    /// The batch's first axis, if another one refers to it.
-    fn first_axis(&mut self, place: &ColumnPlace, entry: &AxisEntry) -> Result<Option<(Vec<i64>, Vec<i64>)>> {
+    /// Appends the axis of a column, which may refer to the batch's first one.
+    fn decode_axis(
+        &mut self,
+        place: &ColumnPlace,
+        steps: &mut Vec<i64>,
+        timestamps_ms: &mut Vec<i64>,
+    ) -> Result<()> {
+        let entry = axis_entry(place, place.column.axis)?;
         if !entry.refers_to_first {
-            return Ok(None);
+            return self.plain_axis(place, entry, None, steps, timestamps_ms);
         }
-        let (mut steps, mut timestamps_ms) = (Vec::new(), Vec::new());
-        self.plain_axis(place, axis_entry(place, 0)?, None, &mut steps, &mut timestamps_ms)?;
-        Ok(Some((steps, timestamps_ms)))
+        let (mut first_steps, mut first_timestamps_ms) = (Vec::new(), Vec::new());
+        self.plain_axis(place, axis_entry(place, 0)?, None, &mut first_steps, &mut first_timestamps_ms)?;
+        let first = Axis { steps: &first_steps, timestamps_ms: &first_timestamps_ms };
+        self.plain_axis(place, entry, Some(first), steps, timestamps_ms)
     }
 
-    /// Appends an axis.
+    /// Appends an axis, given the one it refers to.
     fn plain_axis(
         &mut self,
         place: &ColumnPlace,
