@@ -15,6 +15,7 @@ pub mod mlruns;
 pub mod model;
 pub mod query;
 pub mod store;
+mod sync;
 pub mod vfs;
 
 pub use error::{Error, Result};

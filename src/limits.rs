@@ -82,8 +82,8 @@ pub const DIRECTORY_INTERVAL_COLUMNS: u64 = 1024;
 pub const DIRECTORY_INTERVAL_POINTS: u64 = 256 * 1024;
 /// A segment is sealed when it reaches this size.
 pub const SEGMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Block of a live file in bytes.
-pub const LIVE_BLOCK_BYTES: usize = 64 * 1024;
+/// Block of a live file in bytes. Under loom two records and the header: every step of a block is there to be tried.
+pub const LIVE_BLOCK_BYTES: usize = if cfg!(all(test, loom)) { 3 * LIVE_RECORD_BYTES } else { 64 * 1024 };
 /// Record of a live file in bytes.
 pub const LIVE_RECORD_BYTES: usize = 32;
 /// The live file grows to this by default.

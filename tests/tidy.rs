@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// The parts from the bottom up; a part may name its own row and the rows before it.
 const PARTS: &[&[&str]] = &[
-    &["error", "limits", "id"],
+    &["error", "limits", "id", "sync"],
     &["model"],
     &["codec"],
     &["format"],
@@ -29,6 +29,7 @@ const PARTS: &[&[&str]] = &[
 /// Outside paths and the places that may name them. `error.rs` knows the numbers of ENOSPC and EDQUOT.
 const HOMES: &[(&str, &[&str])] = &[
     ("redb", &["src/index"]),
+    ("loom", &["src/sync.rs"]),
     ("libc", &["src/vfs", "src/error.rs"]),
     ("memmap2", &["src/vfs"]),
     // The index hands redb the file it was given.

@@ -98,7 +98,7 @@ impl Shared {
 
     /// A live file that somebody removed would take its points along when this process is killed: what it holds goes
     /// into batches, and a new one takes its place.
-    fn replace_unlinked(&self) -> Result<()> {
+    pub(super) fn replace_unlinked(&self) -> Result<()> {
         let Some(live) = self.live.get().filter(|live| live.is_unlinked()) else { return Ok(()) };
         let mut side = lock(&self.side);
         self.check()?;

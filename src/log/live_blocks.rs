@@ -4,11 +4,12 @@
 //! of points that wait for a hand-over are read without any lock: they are not taken again before their release.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use crate::format::live::{BLOCK_RECORDS, block_header_stores, decode_record};
 use crate::limits::{LIVE_BLOCK_BYTES, LIVE_RECORD_BYTES};
 use crate::model::Point;
+use crate::sync::AtomicU64;
 use crate::vfs::SharedWords;
 
 /// Words of a block, and of a record.

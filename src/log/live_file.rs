@@ -7,17 +7,17 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use crate::error::{Error, Result};
 use crate::format::live::{LIVE_HEADER_BYTES, LiveHeader, encode_cursor};
 use crate::limits::LIVE_BLOCK_BYTES;
 use crate::log::live_blocks::{Block, Memory};
 use crate::log::medium::Medium;
+use crate::sync::{AtomicU64, thread};
 use crate::vfs::{HeldLock, OpenMode, Vfs, VfsFile};
 
 /// Blocks by which the file grows at least: 1 MiB.
-pub(super) const GROWTH_BLOCKS: usize = 16;
+pub(super) const GROWTH_BLOCKS: usize = if cfg!(all(test, loom)) { 3 } else { 16 };
 /// Tries to create the file while somebody else looks at it.
 const CREATE_TRIES_MAX: usize = 100;
 
@@ -118,7 +118,7 @@ fn create_locked(vfs: &dyn Vfs, path: &Path, medium: Medium) -> Result<Locked> {
         {
             return Ok((file, Some(lock)));
         }
-        std::thread::sleep(std::time::Duration::from_millis(1));
+        thread::sleep(std::time::Duration::from_millis(1));
     }
     Err(Error::Busy { what: path.display().to_string(), holder: "another process".into() })
 }

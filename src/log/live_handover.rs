@@ -47,7 +47,9 @@ impl LiveWriter {
         state.file.write_cursor(self.seed, RELEASED_AT, to)?;
         state.released = to;
         while let Some(&(index, first)) = state.points.front() {
-            if first + BLOCK_RECORDS as u64 > to {
+            // A block ends where the next one begins; it need not be full.
+            let end = state.points.get(1).map_or(first + BLOCK_RECORDS as u64, |&(_, next)| next);
+            if end > to {
                 break;
             }
             state.points.pop_front();
@@ -64,11 +66,8 @@ impl LiveWriter {
     /// Makes sure that [`LiveWriter::burn`] finds a place: whether it does. All records are handed over.
     pub(crate) fn has_room(&self, held: &mut Held<'_>) -> Result<bool> {
         let state = &mut held.0;
-        if state.room() == 0
-            && state.free.is_empty()
-            && self.may_grow(state)
-            && let Ok(_growing) = self.growing.try_lock()
-        {
+        let is_full = state.room() == 0 && state.free.is_empty();
+        if is_full && !state.is_growing && self.may_grow(state) {
             let blocks = state.file.grow(state.blocks.len(), GROWTH_BLOCKS)?;
             state.add_blocks(blocks);
         }

@@ -13,9 +13,9 @@ use crate::error::{Error, Result};
 use crate::format::declare::{Declaration, take_declaration};
 use crate::format::frame::seeded_crc;
 use crate::format::live::{
-    BLOCK_POINTS, BLOCK_RECORDS, BULK_MARK, CURSOR_BYTES, LIVE_HEADER_BYTES, LIVE_VERSION, LiveHeader,
-    RELEASED_AT, declaration_seed, decode_block_header, decode_cursor, decode_record, is_unused_block,
-    live_seed,
+    BLOCK_DECLARATIONS, BLOCK_POINTS, BLOCK_RECORDS, BULK_MARK, CURSOR_BYTES, LIVE_HEADER_BYTES,
+    LIVE_VERSION, LiveHeader, RELEASED_AT, declaration_seed, decode_block_header, decode_cursor,
+    decode_record, is_unused_block, live_seed,
 };
 use crate::id::{StoreId, WriterId};
 use crate::limits::{LIVE_BLOCK_BYTES, LIVE_RECORD_BYTES};
@@ -115,12 +115,22 @@ pub(crate) fn read_live_window(vfs: &dyn Vfs, path: &Path) -> Result<Option<Live
     while let Some(head) = read_full(&*file, path, offset, LIVE_RECORD_BYTES)? {
         if let Some((kind, number)) = decode_block_header(seed, words_at(&head, 0)) {
             let useful =
-                kind != BLOCK_POINTS || number.saturating_add(BLOCK_RECORDS as u64) > window.released;
+                kind == BLOCK_POINTS && number.saturating_add(BLOCK_RECORDS as u64) > window.released;
             if useful && let Some(block) = read_full(&*file, path, offset, LIVE_BLOCK_BYTES)? {
-                window.take_block(seed, offset, &block);
+                window.take_records(seed, &block);
             }
         } else if !is_unused_block(words_at(&head, 0)) {
             window.damage.push((offset, "expected a block header whose check fits, found another".into()));
+        }
+        offset += LIVE_BLOCK_BYTES as u64;
+    }
+    // After the records: a series is declared before its first record, so whatever was seen is declared by now.
+    offset = LIVE_HEADER_BYTES as u64;
+    while let Some(head) = read_full(&*file, path, offset, LIVE_RECORD_BYTES)? {
+        if matches!(decode_block_header(seed, words_at(&head, 0)), Some((BLOCK_DECLARATIONS, _)))
+            && let Some(block) = read_full(&*file, path, offset, LIVE_BLOCK_BYTES)?
+        {
+            window.take_declarations(offset, &block);
         }
         offset += LIVE_BLOCK_BYTES as u64;
     }
@@ -195,12 +205,9 @@ fn read_released(file: &dyn VfsFile, path: &Path, seed: u64) -> Result<Option<u6
 }
 
 impl LiveWindow {
-    fn take_block(&mut self, seed: u64, offset: u64, block: &[u8]) {
+    fn take_records(&mut self, seed: u64, block: &[u8]) {
         // The header may have changed since it was looked at; this copy decides.
-        let Some((kind, number)) = decode_block_header(seed, words_at(block, 0)) else { return };
-        if kind != BLOCK_POINTS {
-            return self.take_declarations(offset, block);
-        }
+        let Some((BLOCK_POINTS, number)) = decode_block_header(seed, words_at(block, 0)) else { return };
         self.records.reserve(BLOCK_RECORDS);
         let records = block.chunks_exact(LIVE_RECORD_BYTES).skip(1);
         for (at, record) in (0..).zip(records) {

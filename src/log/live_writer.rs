@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
@@ -26,13 +26,14 @@ use crate::log::live_path;
 use crate::log::medium::Medium;
 use crate::log::writer::CLOSED;
 use crate::model::Point;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::vfs::Vfs;
 
 /// Free blocks below which the file is enlarged ahead of need, and the background asked to take points over.
 const FREE_BLOCKS_LOW: usize = GROWTH_BLOCKS / 2;
 
 /// How often a logging call asks for the lock before the system puts it to sleep: some twenty microseconds in all.
-const SPIN_ROUNDS: u32 = 24;
+const SPIN_ROUNDS: u32 = if cfg!(all(test, loom)) { 0 } else { 24 };
 /// Pauses of the processor after the first try; twice as many after each later one, up to about a microsecond.
 const SPIN_PAUSES_MIN: u32 = 1;
 const SPIN_DOUBLINGS_MAX: u32 = 5;
@@ -76,6 +77,8 @@ pub(super) struct LiveState {
     declaration_blocks: u64,
     /// By series number: whether this file declares it.
     declared: Vec<bool>,
+    /// Somebody makes the file longer, without the lock.
+    pub(super) is_growing: bool,
     /// Why the background could not enlarge the file: for the next call that needs space.
     growth_error: Option<Error>,
     /// Nothing is logged any more.
@@ -106,6 +109,7 @@ impl LiveState {
             declarations: None,
             declaration_blocks: 0,
             declared: Vec::new(),
+            is_growing: false,
             growth_error: None,
             ended: false,
             group: Vec::new(),
@@ -129,8 +133,6 @@ pub(crate) struct LiveWriter {
     pub(super) seed: u64,
     options: LiveOptions,
     pub(super) state: Mutex<LiveState>,
-    /// Held by whoever makes the file longer; taken before `state`, or tried.
-    pub(super) growing: Mutex<()>,
     /// Notified when blocks became free.
     pub(super) space: Condvar,
 }
@@ -158,16 +160,7 @@ impl LiveWriter {
         let (writer, seed) = (header.writer, live_seed(header.writer));
         let state = Self::begin(vfs, &path, &header, options, sequence)?;
         vfs.sync_dir(live_dir).map_err(|e| Error::failed_sync(live_dir, e))?;
-        Ok(Self {
-            path,
-            header,
-            writer,
-            seed,
-            options,
-            state: Mutex::new(state),
-            growing: Mutex::new(()),
-            space: Condvar::new(),
-        })
+        Ok(Self { path, header, writer, seed, options, state: Mutex::new(state), space: Condvar::new() })
     }
 
     fn begin(
@@ -290,8 +283,8 @@ impl LiveWriter {
             }
         }
         // Waiting lets others log, so the room is measured again after it.
-        while let missing @ 1.. = points.len().saturating_sub(state.room()) {
-            let wanted = missing.div_ceil(BLOCK_RECORDS);
+        while points.len() > state.room() {
+            let wanted = points.len().div_ceil(BLOCK_RECORDS);
             if state.free.len() >= wanted {
                 break;
             }
@@ -308,11 +301,13 @@ impl LiveWriter {
             Ok(()) => Ok(()),
             // None of the call's points is logged. Their sequences are given out again, so no trace of them may stay.
             Err(_) => {
+                (state.sequence, state.current) = (before.0, before.1);
                 while state.points.len() > before.2 {
                     let block = state.points.pop_back();
                     state.free.extend(block.map(|(index, _)| index));
+                    // The file says that these sequences are in that block: it is taken next.
+                    state.current = None;
                 }
-                (state.sequence, state.current) = (before.0, before.1);
                 self.take_back(&state, &group)
             }
         };
@@ -330,6 +325,10 @@ impl LiveWriter {
         points: &[(&Arc<Declaration>, Point)],
         group: &mut Vec<(usize, usize, [u64; 4])>,
     ) -> Result<()> {
+        // In one block if one can hold them: readers read a block from its beginning to its end, but blocks in any order.
+        if points.len() > state.room() {
+            self.next_block(state)?;
+        }
         for (declaration, point) in points {
             if state.room() == 0 {
                 self.next_block(state)?;
@@ -457,18 +456,19 @@ impl LiveWriter {
 
     /// Enlarges the file ahead of need, to twice its length; others log meanwhile.
     pub(crate) fn provide(&self) {
-        let _growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
         let (file, known) = {
-            let state = self.lock();
-            if state.free.len() >= FREE_BLOCKS_LOW || !self.may_grow(&state) {
+            let mut state = self.lock();
+            if state.is_growing || state.free.len() >= FREE_BLOCKS_LOW || !self.may_grow(&state) {
                 return;
             }
+            state.is_growing = true;
             (Arc::clone(&state.file), state.blocks.len())
         };
         let grown = file.grow(known, known.clamp(GROWTH_BLOCKS, self.growth_left(known)));
         let mut state = self.lock();
         // Another file may have taken its place meanwhile.
         if Arc::ptr_eq(&file, &state.file) {
+            state.is_growing = false;
             match grown {
                 Ok(blocks) => state.add_blocks(blocks),
                 // Whoever waits for space gets it; if nobody does, nothing has happened.

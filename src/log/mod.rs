@@ -11,6 +11,8 @@ mod blob_writer;
 mod check;
 mod check_directory;
 mod column_reader;
+#[cfg(all(test, loom))]
+mod interleavings;
 mod listing;
 mod live_blocks;
 mod live_file;

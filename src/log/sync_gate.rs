@@ -4,9 +4,10 @@
 //! and the first of them then syncs for all who came meanwhile; so any number of callers costs two syncs. An error is
 //! told to the caller whose sync it was; what the others do next is up to `sync` itself, which refuses once it failed.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use crate::error::Result;
+use crate::sync::{Condvar, Mutex};
 
 #[derive(Debug, Default)]
 struct Progress {
@@ -63,6 +64,49 @@ impl SyncGate {
         sync()?;
         running.is_done = true;
         Ok(())
+    }
+}
+
+#[cfg(all(test, loom))]
+mod interleavings {
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::error::Error;
+    use crate::sync::{AtomicU64, explore, thread};
+
+    /// What a caller wrote before is synced when its call returns well, whoever synced, and nobody waits for ever.
+    /// Caught: `wanted` without the `+ 1` (a sync that was under way already), no `notify_all`, `done` set whatever
+    /// came of it.
+    #[test]
+    fn a_call_ends_well_only_after_a_sync_that_began_after_it() {
+        explore("group commit", 3, || {
+            let gate = Arc::new(SyncGate::default());
+            let (written, synced) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+            let call = move |fails: bool| {
+                let mine = written.fetch_add(1, Ordering::Relaxed) + 1;
+                let ended = gate.run(|| {
+                    let seen = written.load(Ordering::Relaxed);
+                    if fails {
+                        return Err(Error::invalid("no"));
+                    }
+                    synced.store(seen, Ordering::Relaxed);
+                    Ok(())
+                });
+                assert!(ended.is_err() || synced.load(Ordering::Relaxed) >= mine);
+                assert!(ended.is_ok() || fails);
+            };
+            let callers: Vec<_> = [true, false]
+                .into_iter()
+                .map(|fails| {
+                    let call = call.clone();
+                    thread::spawn(move || call(fails))
+                })
+                .collect();
+            call(false);
+            callers.into_iter().for_each(|caller| caller.join().unwrap());
+        });
     }
 }
 

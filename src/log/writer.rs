@@ -5,9 +5,8 @@
 //! needed space and nothing else; a failed sync or write error stops the handle for good ([`Error::Poisoned`]).
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
-use std::thread::JoinHandle;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::codec::Compression;
@@ -24,12 +23,14 @@ use crate::log::sync_gate::SyncGate;
 use crate::log::writer_state::{SegmentSide, Shared, lock};
 use crate::log::{LIVE_DIR, LOG_DIR};
 use crate::model::Point;
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard, OnceLock, RwLock};
 use crate::vfs::Vfs;
 
 /// Why a closed writer refuses.
 pub(super) const CLOSED: &str = "the store was closed";
 /// How long a drop waits for the thread before it leaves it behind.
-const DROP_PATIENCE: Duration = Duration::from_millis(500);
+const DROP_PATIENCE: Duration = Duration::from_millis(if cfg!(all(test, loom)) { 3_600_000 } else { 500 });
 
 /// How a writer works.
 #[derive(Clone, Debug)]
@@ -88,7 +89,7 @@ pub(crate) struct BulkColumn<'a> {
 /// Writes to a store's log. Clones of a store share one.
 #[derive(Debug)]
 pub(crate) struct LogWriter {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
     closed: AtomicBool,
 }
@@ -215,7 +216,7 @@ impl LogWriter {
         if thread.is_none() {
             let shared = Arc::clone(&self.shared);
             shared.ended.store(false, Ordering::Release);
-            let spawned = std::thread::Builder::new().name("mlrs-db-log".into()).spawn(move || {
+            let spawned = thread::Builder::new().name("mlrs-db-log".into()).spawn(move || {
                 shared.run();
                 shared.ended.store(true, Ordering::Release);
             });
@@ -345,7 +346,7 @@ impl LogWriter {
         while !self.shared.ended.load(Ordering::Acquire)
             && (Instant::now() < deadline || self.shared.side.try_lock().is_err())
         {
-            std::thread::sleep(Duration::from_micros(200));
+            thread::sleep(Duration::from_micros(200));
         }
         if self.shared.ended.load(Ordering::Acquire) {
             let _ = thread.join();

@@ -5,8 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
 
 use crate::codec::axis::Axis;
 use crate::error::{Error, Result};
@@ -22,6 +21,7 @@ use crate::log::segment_writer::{BatchColumn, SegmentWriter};
 use crate::log::sync_gate::SyncGate;
 use crate::log::writer::{BulkColumn, CLOSED, EncodedEvent, SeriesNumber, WriterOptions};
 use crate::model::Points;
+use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard, OnceLock, RwLock};
 use crate::vfs::{Vfs, process};
 
 /// Most records handed over in one batch, so that it never has too many columns.

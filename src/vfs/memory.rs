@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
+
+use crate::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 use super::process::now_ms;
 use super::{Entry, FileSystem, HeldLock, Metadata, OpenMode, SharedWords, Vfs, VfsFile};
@@ -26,6 +28,8 @@ pub struct MemoryVfs {
 struct State {
     nodes: BTreeMap<PathBuf, Node>,
     inodes: u64,
+    #[cfg(all(test, loom))]
+    reads_of_maps: Option<Ordering>,
 }
 
 #[derive(Clone, Debug)]
@@ -41,6 +45,8 @@ struct Inode {
     links: AtomicU64,
     modified_ms: AtomicU64,
     locked: AtomicBool,
+    #[cfg(all(test, loom))]
+    maps: super::shared_memory::Maps,
 }
 
 /// What [`MemoryVfs::from_tree`] builds and [`MemoryVfs::tree`] shows: directories are None. Two names of one file
@@ -111,6 +117,8 @@ impl State {
             links: AtomicU64::new(1),
             modified_ms: AtomicU64::new(now_ms()),
             locked: AtomicBool::new(false),
+            #[cfg(all(test, loom))]
+            maps: super::shared_memory::Maps::new(self.reads_of_maps),
         });
         self.nodes.insert(path, Node::File(Arc::clone(&inode)));
         Ok(inode)
@@ -134,7 +142,7 @@ impl State {
 }
 
 impl Inode {
-    fn bytes(&self) -> std::sync::RwLockReadGuard<'_, Vec<u8>> {
+    fn bytes(&self) -> RwLockReadGuard<'_, Vec<u8>> {
         self.content.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -174,6 +182,13 @@ impl MemoryVfs {
     /// An empty file system.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty file system whose files can be mapped, and how those who read them load mapped words.
+    #[cfg(all(test, loom))]
+    pub(crate) fn with_maps(reads: Ordering) -> Self {
+        let state = State { reads_of_maps: Some(reads), ..State::default() };
+        Self { state: Arc::new(Mutex::new(state)) }
     }
 
     /// A file system with this content. Parents of listed paths are made as needed.
@@ -223,13 +238,15 @@ impl MemoryVfs {
                             links: AtomicU64::new(inode.links.load(Ordering::Relaxed)),
                             modified_ms: AtomicU64::new(inode.modified_ms.load(Ordering::Relaxed)),
                             locked: AtomicBool::new(false),
+                            #[cfg(all(test, loom))]
+                            maps: Default::default(),
                         })
                     })))
                 }
             };
             nodes.insert(path.clone(), copy);
         }
-        Self { state: Arc::new(Mutex::new(State { nodes, inodes: state.inodes })) }
+        Self { state: Arc::new(Mutex::new(State { nodes, inodes: state.inodes, ..State::default() })) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -375,6 +392,11 @@ impl VfsFile for MemoryFile {
         for (to, from) in buffer.iter_mut().zip(rest) {
             *to = *from;
         }
+        #[cfg(all(test, loom))]
+        {
+            drop(content);
+            self.inode.maps.read_over(buffer.get_mut(..count).unwrap_or_default(), offset);
+        }
         Ok(count)
     }
 
@@ -397,8 +419,16 @@ impl VfsFile for MemoryFile {
         Ok(self.inode.metadata())
     }
 
+    #[cfg(not(all(test, loom)))]
     fn map(&self, _offset: u64, _len: usize) -> io::Result<Arc<dyn SharedWords>> {
         Err(error(io::ErrorKind::Unsupported))
+    }
+
+    #[cfg(all(test, loom))]
+    fn map(&self, offset: u64, len: usize) -> io::Result<Arc<dyn SharedWords>> {
+        let mut bytes = vec![0; len];
+        self.read_at(&mut bytes, offset)?;
+        self.inode.maps.map(offset, &bytes)
     }
 
     fn try_lock(&self) -> io::Result<Option<Box<dyn HeldLock>>> {

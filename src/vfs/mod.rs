@@ -12,6 +12,8 @@ pub mod os;
 pub mod per_process;
 pub mod power;
 pub mod process;
+#[cfg(all(test, loom))]
+mod shared_memory;
 
 pub use fault::FaultVfs;
 pub use fork::ForkGuard;
@@ -23,7 +25,8 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+
+use crate::sync::AtomicU64;
 
 /// How to open a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,6 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::checkers::host;
+
 /// What cargo-fuzz passes: edge coverage with counters and compared values, and the address sanitizer.
 const FLAGS: &[&str] = &[
     "--cfg=fuzzing",
@@ -82,13 +84,6 @@ fn known_targets(fuzz: &Path) -> Result<Vec<String>, String> {
     let mut names: Vec<String> = entries.filter_map(Result::ok).filter_map(stem).collect();
     names.sort();
     Ok(names)
-}
-
-fn host() -> Result<String, String> {
-    let output = Command::new("rustc").arg("-vV").output().map_err(|e| format!("rustc -vV: {e}"))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
-    host.map(str::to_owned).ok_or_else(|| "rustc -vV does not name the host".to_owned())
 }
 
 fn build(root: &Path, host: &str) -> Result<(), String> {

@@ -5,9 +5,11 @@
 
 mod bench_import;
 mod bench_open;
+mod checkers;
 mod fuzz;
 mod measure;
 mod soak;
+mod test_programs;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,6 +22,8 @@ const USAGE: &str = "usage: cargo xtask <chore> [options]
   soak TEST [--cycles N | --hours H] [--seed N]   a reliability test for as long: kill, crowd, stop, stop-index, network,
                                                   fork, orphan, many, full, copies, writers; goes on where it was ended
                                                   (docs/reliability.md)
+  loom [--preemptions N]                          the orders in which threads can take their steps, in the log's own code
+  sanitize | valgrind                             tests under the address sanitizer (codec, format, log), valgrind (vfs)
   bench-open [--runs N] [--dir DIR] [--keep]      open plus first answer: with the index, without, after kill -9";
 
 /// What a chore returns: text for people, no types of its own.
@@ -39,6 +43,9 @@ fn main() -> ExitCode {
         "child-export" => bench_import::child_export(&rest),
         "fuzz" => fuzz::run(&root(), &rest).map_err(Into::into),
         "soak" => soak::run(&root(), &rest),
+        "loom" => checkers::loom(&root(), &rest),
+        "sanitize" => checkers::sanitize(&root()),
+        "valgrind" => checkers::valgrind(&root()),
         "bench-open" => bench_open::run(&rest),
         "child-open" => bench_open::child_open(&rest),
         "child-log" => bench_open::child_log(&rest),

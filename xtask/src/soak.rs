@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::Outcome;
 use crate::measure::{number, option};
+use crate::test_programs::{self, Tests};
 
 /// One test as it is soaked.
 struct Test {
@@ -175,32 +176,10 @@ fn stamp() -> String {
 
 /// Builds a test program as the test command does, and says where it is. The copy is this soak's own: what is built
 /// meanwhile does not change a soak that runs for hours.
-fn build(root: &Path, name: &str, optimized: bool) -> Result<PathBuf, Box<dyn std::error::Error>> {
-    let mut command = Command::new("cargo");
-    command.args([
-        "test",
-        "--workspace",
-        "--all-features",
-        "--test",
-        name,
-        "--no-run",
-        "--message-format=json",
-    ]);
-    if optimized {
-        command.arg("--release");
-    }
-    let output = command.current_dir(root).stderr(Stdio::inherit()).output()?;
-    if !output.status.success() {
-        return Err(format!("{name} does not build").into());
-    }
-    let text = String::from_utf8_lossy(&output.stdout);
-    let of_test =
-        |line: &&str| line.contains("\"kind\":[\"test\"]") && line.contains(&format!("\"name\":\"{name}\""));
-    let executable = text.lines().filter(of_test).find_map(|line| {
-        let rest = line.split_once("\"executable\":\"")?.1;
-        rest.split_once('"').map(|(path, _)| path.to_owned())
-    });
-    let built = PathBuf::from(executable.ok_or("cargo did not say where the program is")?);
+fn build(root: &Path, name: &'static str, optimized: bool) -> Result<PathBuf, Box<dyn std::error::Error>> {
+    let mut options = vec!["--workspace", "--all-features"];
+    options.extend(optimized.then_some("--release"));
+    let built = test_programs::build(root, Tests::File(name), &options, &[])?;
     let copy = root.join("target").join("soak").join(format!("{name}-{}", std::process::id()));
     fs::copy(&built, &copy)?;
     Ok(copy)
