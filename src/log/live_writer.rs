@@ -325,7 +325,8 @@ impl LiveWriter {
         points: &[(&Arc<Declaration>, Point)],
         group: &mut Vec<(usize, usize, [u64; 4])>,
     ) -> Result<()> {
-        // In one block if one can hold them: readers read a block from its beginning to its end, but blocks in any order.
+        // In one block if one can hold them: readers read a block from its beginning to its end, but blocks in any
+        // order.
         if points.len() > state.room() {
             self.next_block(state)?;
         }

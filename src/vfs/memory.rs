@@ -246,7 +246,14 @@ impl MemoryVfs {
             };
             nodes.insert(path.clone(), copy);
         }
-        Self { state: Arc::new(Mutex::new(State { nodes, inodes: state.inodes, ..State::default() })) }
+        Self {
+            state: Arc::new(Mutex::new(State {
+                nodes,
+                inodes: state.inodes,
+                #[cfg(all(test, loom))]
+                reads_of_maps: None,
+            })),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

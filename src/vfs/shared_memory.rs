@@ -2,9 +2,9 @@
 //!
 //! Contract: mapped words are loom's atomics. Who reads the file meanwhile, as another process does by `pread`, loads
 //! one word after the other in the order of their addresses, each by itself, with the ordering that the test chose:
-//! acquire is what x86 does, relaxed is the weakest of machines. What one read sees comes before what the next one sees.
-//! Nothing is locked. As long as a part is mapped nobody
-//! writes to it in another way; what was stored is forgotten with the map.
+//! acquire is what x86 does, relaxed is the weakest of machines. What one read sees comes before what the next one
+//! sees. Nothing is locked. As long as a part is mapped nobody writes to it in another way; what was stored is
+//! forgotten with the map.
 
 use std::io;
 use std::sync::atomic::Ordering;
