@@ -22,7 +22,7 @@ use crate::log::{
 };
 use crate::model::Point;
 use crate::query::snapshot::OriginParts;
-use crate::vfs::Vfs;
+use crate::vfs::{ForkGuard, Vfs};
 
 /// Series and origins that are read side by side, in the order of time; more come one after the other.
 const LANES_MAX: usize = 64;
@@ -76,6 +76,8 @@ pub(crate) struct Follower {
     reader: ColumnReader,
     hole: Option<Error>,
     holes_seen: usize,
+    /// Who follows: what a child inherited of the log has locks that threads of its parent may have held.
+    process: ForkGuard,
 }
 
 impl fmt::Debug for Follower {
@@ -129,6 +131,7 @@ impl Follower {
             reader,
             hole: None,
             holes_seen: 0,
+            process: ForkGuard::new(),
         }
     }
 
@@ -224,6 +227,10 @@ impl Follower {
 
     /// Looks, unless something of the last look is left.
     pub(crate) fn look(&mut self, vfs: &dyn Vfs, root: &Path, reader: &LogReader) -> Result<()> {
+        if self.process.forked() {
+            self.forget();
+            self.process = ForkGuard::new();
+        }
         let mut attempt = 1;
         while self.lanes.is_empty() && self.waiting.is_empty() {
             match self.look_once(vfs, root, reader) {

@@ -9,7 +9,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use mlrs_db::{Metric, Points, Run, RunOptions, Series, Store};
+use mlrs_db::id::Origin;
+use mlrs_db::{Follow, Metric, Points, Run, RunOptions, Series, Store};
 
 use crate::child::{self, Child};
 use crate::{Place, SetAtEnd, cycles, random};
@@ -155,10 +156,31 @@ pub fn log_inherited(args: &[String]) {
     store.close().unwrap();
 }
 
+/// A follower, and the next ordinal of each origin.
+struct Followed {
+    follow: Follow,
+    next: BTreeMap<Origin, u64>,
+}
+
+impl Followed {
+    /// Takes what is there; each point joins the one before it. Whether there was any.
+    fn look(&mut self) -> bool {
+        let points = self.follow.next_batch(Duration::ZERO).unwrap();
+        for point in &points {
+            let next = self.next.entry(point.origin).or_default();
+            assert_eq!(point.ordinal, *next, "lost, doubled or out of order for an inherited follower");
+            *next += 1;
+        }
+        !points.is_empty()
+    }
+}
+
 /// `fork-threads STORE FORKS`: forks at every moment of the other threads' calls.
 pub fn beside_threads(args: &[String]) {
     let (mut handles, forks): (_, u64) = (Some(Handles::open(&args[0])), args[1].parse().unwrap());
     let over = AtomicBool::new(false);
+    let Handles { store, run, .. } = handles.as_ref().unwrap();
+    let mut follow = Followed { follow: store.follow(run.id()).unwrap().keys(["points"]), next: BTreeMap::new() };
     // Threads have clones of their own, so that a child may drop the first ones.
     let clones: Vec<Handles> = (0..3)
         .map(|_| {
@@ -181,8 +203,15 @@ pub fn beside_threads(args: &[String]) {
         }
         let _over = SetAtEnd(&over);
         for n in 0..forks {
+            // Some children inherit points that were read and not handed out yet.
+            follow.look();
             let pid = fork(|| {
                 child::die_with_parent();
+                let Handles { store, run, .. } = handles.as_ref().unwrap();
+                let known: Points = store.history(run.id(), "points").unwrap().collect().unwrap();
+                let known = known.len() as u64;
+                while follow.look() {}
+                assert!(follow.next.values().sum::<u64>() >= known, "an inherited follower sees what was logged");
                 handles.as_ref().unwrap().rounds(10 + n, 0..1 + n % 2);
                 if n % 2 == 0 {
                     drop(handles.take());
