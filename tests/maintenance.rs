@@ -290,11 +290,28 @@ fn half_written_files_go_when_they_are_old_and_nothing_else_does() {
     fs::write(log.join("00-1.seg.tmp"), "left by a killed process").unwrap();
     fs::write(log.join("notes.txt"), "somebody's").unwrap();
     let store = Store::open(&path).unwrap();
+    // A name that only looks like it is an artifact like any other, for backups, too.
+    store.put_artifact_bytes(&runs[0], b"one of many", "data/set.part-0001").unwrap();
+    let folder = store.artifact_path(&runs[0], "data").unwrap();
+    let half = folder.join("set.part-0123456789abcdef0123456789abcdef");
+    fs::write(&half, "left by a killed process").unwrap();
+    let listed = || store.list_artifacts(&runs[0], "data").unwrap();
+    let names: Vec<_> = listed().into_iter().map(|info| info.path).collect();
+    assert_eq!(names, ["data/set.part-0001"]);
     assert_eq!(store.gc(&GcOptions::default()).unwrap().files, Vec::<PathBuf>::new());
     age(&path);
+    let hour_ago = SystemTime::now() - Duration::from_secs(3600);
+    for name in files(&folder) {
+        let file = fs::File::options().append(true).open(folder.join(name)).unwrap();
+        file.set_modified(hour_ago).unwrap();
+    }
     let done = store.gc(&GcOptions::default()).unwrap();
-    assert_eq!(done.files, [PathBuf::from("log/00-1.seg.tmp")]);
-    assert!(log.join("notes.txt").exists());
+    let relative = half.strip_prefix(&path).unwrap();
+    assert_eq!(done.files, [relative.to_path_buf(), PathBuf::from("log/00-1.seg.tmp")]);
+    assert!(log.join("notes.txt").exists() && !half.exists());
+    assert_eq!(listed().len(), 1);
+    let dest = path.with_extension("backup");
+    assert_eq!(store.backup(&dest, &mut |_| {}).unwrap().copied.artifacts, 1);
     check(&store, &runs);
 }
 

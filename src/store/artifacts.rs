@@ -2,8 +2,11 @@
 //!
 //! Contract: without a given location they are inside the store, under `artifacts/<experiment>/<run>/artifacts`, and
 //! the location is rendered for whoever asks, so a store can be moved. A path that leaves the run's folder is refused.
+//! An artifact is written aside, synced and renamed, so it is there whole or not at all; what a killed process left aside
+//! is nobody's artifact, and `gc` removes it.
 
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -13,7 +16,7 @@ use crate::id::Uid;
 use crate::model::{Experiment, RunData};
 use crate::store::state::Want;
 use crate::store::{Inner, Store};
-use crate::vfs::{OpenMode, Vfs};
+use crate::vfs::{OpenMode, Vfs, VfsFile};
 
 /// One artifact, or a folder of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -41,6 +44,20 @@ pub(crate) fn relative(path: &str) -> Result<PathBuf> {
         }
     }
     Ok(clean)
+}
+
+/// Extension of an artifact that is being written, before a random uid.
+const PART: &str = "part-";
+
+/// Where an artifact is written before it has its name.
+pub(super) fn aside(target: &Path) -> Result<PathBuf> {
+    Ok(target.with_extension(format!("{PART}{}", Uid::random()?)))
+}
+
+/// Whether a file is an artifact that somebody is writing, or was when it was killed.
+pub(super) fn is_aside(path: &Path) -> bool {
+    let uid = path.extension().and_then(|extension| extension.to_str()?.strip_prefix(PART));
+    uid.is_some_and(|uid| uid.parse::<Uid>().is_ok())
 }
 
 /// A `file:` URI of an absolute path (RFC 8089), with everything but unreserved characters percent-encoded.
@@ -192,11 +209,10 @@ impl Store {
     pub fn put_artifact(&self, run_id: &str, source: &Path, path: &str) -> Result<()> {
         let target = self.artifact_target(run_id, path)?;
         let vfs = &self.inner().vfs;
-        let aside = target.with_extension(format!("part-{}", Uid::random()?));
-        vfs.copy_file(source, &aside).map_err(|e| Error::io("copy", source, e))?;
-        let file = vfs.open(&aside, OpenMode::Read).map_err(|e| Error::io("open", &aside, e))?;
-        file.sync_data().map_err(|e| Error::io("sync", &aside, e))?;
-        self.name_artifact(&aside, &target)
+        self.write_artifact(&target, |aside| {
+            vfs.copy_file(source, aside).map_err(|e| Error::io("copy", source, e))?;
+            vfs.open(aside, OpenMode::Read).map_err(|e| Error::io("open", aside, e))
+        })
     }
 
     /// Writes bytes as an artifact; an existing one is replaced.
@@ -206,11 +222,11 @@ impl Store {
     pub fn put_artifact_bytes(&self, run_id: &str, bytes: &[u8], path: &str) -> Result<()> {
         let target = self.artifact_target(run_id, path)?;
         let vfs = &self.inner().vfs;
-        let aside = target.with_extension(format!("part-{}", Uid::random()?));
-        let file = vfs.open(&aside, OpenMode::CreateNew).map_err(|e| Error::io("create", &aside, e))?;
-        file.write_all_at(bytes, 0).map_err(|e| Error::io("write", &aside, e))?;
-        file.sync_data().map_err(|e| Error::io("sync", &aside, e))?;
-        self.name_artifact(&aside, &target)
+        self.write_artifact(&target, |aside| {
+            let file = vfs.open(aside, OpenMode::CreateNew).map_err(|e| Error::io("create", aside, e))?;
+            file.write_all_at(bytes, 0).map_err(|e| Error::io("write", aside, e))?;
+            Ok(file)
+        })
     }
 
     fn artifact_target(&self, run_id: &str, path: &str) -> Result<PathBuf> {
@@ -226,10 +242,22 @@ impl Store {
         Ok(target)
     }
 
-    /// Gives a synced file its name, durably: one that a call returned for is there after a power cut.
-    fn name_artifact(&self, aside: &Path, target: &Path) -> Result<()> {
-        let vfs = &self.inner().vfs;
-        vfs.rename(aside, target).map_err(|e| Error::io("rename", aside, e))?;
+    /// Has a file written, and gives it its name once it is synced, durably: one that a call returned for is there after
+    /// a power cut, and one that it replaced is until then.
+    fn write_artifact(
+        &self,
+        target: &Path,
+        write: impl FnOnce(&Path) -> Result<Arc<dyn VfsFile>>,
+    ) -> Result<()> {
+        let (vfs, aside) = (&self.inner().vfs, aside(target)?);
+        let written = write(&aside)
+            .and_then(|file| file.sync_data().map_err(|e| Error::io("sync", &aside, e)))
+            .and_then(|()| vfs.rename(&aside, target).map_err(|e| Error::io("rename", &aside, e)));
+        if let Err(error) = written {
+            // Not necessarily there.
+            let _ = vfs.remove_file(&aside);
+            return Err(error);
+        }
         let parent = target.parent().unwrap_or(Path::new("."));
         vfs.sync_dir(parent).map_err(|e| Error::failed_sync(parent, e))
     }
@@ -255,7 +283,7 @@ impl Store {
         let folder = self.artifact_folder(run_id)?.join(&relative);
         let Ok(entries) = self.inner().vfs.list(&folder) else { return Ok(Vec::new()) };
         let mut infos = Vec::with_capacity(entries.len());
-        for entry in entries {
+        for entry in entries.into_iter().filter(|entry| !is_aside(Path::new(&entry.name))) {
             let metadata = self.inner().vfs.metadata(&folder.join(&entry.name));
             let path = relative.join(&entry.name).to_string_lossy().replace('\\', "/");
             let size = metadata.ok().filter(|_| !entry.is_dir).map(|m| m.len);
@@ -277,6 +305,15 @@ mod tests {
         }
         assert_eq!(relative("./a/b c/é").unwrap(), PathBuf::from("a/b c/é"));
         assert_eq!(relative("").unwrap(), PathBuf::new());
+    }
+
+    #[test]
+    fn what_is_aside_is_told_from_artifacts_with_such_names() {
+        let aside = aside(Path::new("a/model.bin")).unwrap();
+        assert!(is_aside(&aside) && aside.parent() == Some(Path::new("a")));
+        for name in ["model.part-0001", "model.bin", "part-", "a.part-", "x.part-zz"] {
+            assert!(!is_aside(Path::new(name)), "{name}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::format::event::{EntityKind, Field};
 use crate::id::Uid;
 use crate::log::LOG_DIR;
 use crate::model::Lifecycle;
+use crate::store::artifacts::is_aside;
 use crate::store::maintenance::GRACE_MS;
 use crate::store::report::GcReport;
 use crate::store::state::Want;
@@ -82,8 +83,8 @@ impl Doomed {
 
 impl Store {
     /// Purges what was deleted long enough ago, with its artifacts inside the store, and removes files that are not
-    /// needed any more: segments replaced more than ten minutes ago, and what a killed compaction left half-written. An
-    /// experiment is purged when none of its runs is left. This cannot be undone.
+    /// needed any more: segments replaced more than ten minutes ago, and segments and artifacts that killed processes
+    /// left half-written. An experiment is purged when none of its runs is left. This cannot be undone.
     ///
     /// # Errors
     /// [`Error::Busy`] names who else compacts or collects; [`Error::ReadOnly`] unless it is a dry run.
@@ -116,6 +117,7 @@ impl Store {
         let view = inner.reader.refresh_whole()?;
         inner.remove_replaced(&view, options.dry_run, &mut |path, len| removed.push((path, len)))?;
         inner.remove_half_written(options.dry_run, &mut removed)?;
+        inner.remove_half_written_artifacts(&inner.root.join("artifacts"), options.dry_run, &mut removed)?;
         for (path, len) in removed {
             report.bytes += len;
             report.files.push(path.strip_prefix(&inner.root).map(Path::to_path_buf).unwrap_or(path));
@@ -194,6 +196,30 @@ impl Inner {
             self.vfs.remove_file(path).map_err(|e| Error::io("remove", path, e))?;
         }
         removed.push((path.to_path_buf(), metadata.filter(|_| !is_link).map_or(0, |m| m.len)));
+        Ok(())
+    }
+
+    /// Removes artifacts that killed processes left half-written, below a folder. Links are not followed.
+    fn remove_half_written_artifacts(
+        &self,
+        folder: &Path,
+        dry_run: bool,
+        removed: &mut Vec<(PathBuf, u64)>,
+    ) -> Result<()> {
+        for entry in self.vfs.list(folder).unwrap_or_default() {
+            let path = folder.join(&entry.name);
+            if entry.is_dir && !self.vfs.is_symlink(&path) {
+                self.remove_half_written_artifacts(&path, dry_run, removed)?;
+            } else if is_aside(&path)
+                && let Some(metadata) = self.vfs.metadata(&path).ok().filter(is_past_grace)
+                && !removed.iter().any(|(known, _)| *known == path)
+            {
+                if !dry_run {
+                    self.vfs.remove_file(&path).map_err(|e| Error::io("remove", &path, e))?;
+                }
+                removed.push((path, metadata.len));
+            }
+        }
         Ok(())
     }
 

@@ -181,16 +181,21 @@ impl MemoryVfs {
     /// # Errors
     /// When a path lies under a file.
     pub fn from_tree(tree: &Tree) -> io::Result<Self> {
+        Self::from_files(tree.iter().map(|(path, content)| (path.clone(), content.clone())))
+    }
+
+    /// The same without copying what is given.
+    pub(super) fn from_files(files: impl Iterator<Item = (PathBuf, Option<Vec<u8>>)>) -> io::Result<Self> {
         let vfs = Self::new();
         {
             let mut state = vfs.state();
-            for (path, content) in tree {
-                let path = normal(path);
+            for (path, content) in files {
+                let path = normal(&path);
                 match content {
                     None => state.create_directories(&path)?,
                     Some(bytes) => {
                         state.create_directories(path.parent().unwrap_or(Path::new("")))?;
-                        state.create(path, bytes.clone())?;
+                        state.create(path, bytes)?;
                     }
                 }
             }
