@@ -8,7 +8,7 @@
 //! says who tried. A host's name and boot are put into the live files that are made here.
 #![allow(dead_code)]
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -394,9 +394,8 @@ impl VfsFile for RemoteFile {
             buffer[..count].copy_from_slice(&rest[..count]);
             return Ok(count);
         }
-        if !state.seen.contains_key(&self.identity) {
-            let now = self.file.metadata()?;
-            state.seen.insert(self.identity, Seen { metadata: now, pages: HashMap::new() });
+        if let hash_map::Entry::Vacant(place) = state.seen.entry(self.identity) {
+            place.insert(Seen { metadata: self.file.metadata()?, pages: HashMap::new() });
         }
         let (seen, met) = (state.seen.get_mut(&self.identity).unwrap(), &mut state.met);
         // What lies behind the size that is believed is not asked for.

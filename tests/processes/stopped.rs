@@ -160,7 +160,7 @@ impl Others<'_> {
     fn work(&self, said: &Said, logged: u64) -> (Duration, Duration) {
         let n = self.claims.replace(self.claims.get() + 1);
         let begun = Instant::now();
-        let reader = Store::options().read_only(n % 2 == 0).open(self.path).unwrap();
+        let reader = Store::options().read_only(n.is_multiple_of(2)).open(self.path).unwrap();
         let found = reader.search_runs(&RunSearch { max_results: 50_000, ..RunSearch::default() }).unwrap();
         assert!(found.items.iter().any(|run| run.id == self.run), "a run is not found");
         let opened = begun.elapsed();
