@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use mlrs_db::vfs::{OpenMode, OsVfs, Vfs, VfsFile};
 use mlrs_db::{Error, GcOptions, Points, RunOptions, RunSearch, Store, ViewType};
 
 fn temp() -> (tempfile::TempDir, PathBuf) {
@@ -300,14 +301,25 @@ fn half_written_files_go_when_they_are_old_and_nothing_else_does() {
     assert_eq!(names, ["data/set.part-0001"]);
     assert_eq!(store.gc(&GcOptions::default()).unwrap().files, Vec::<PathBuf>::new());
     age(&path);
-    let hour_ago = SystemTime::now() - Duration::from_secs(3600);
-    for name in files(&folder) {
-        let file = fs::File::options().append(true).open(folder.join(name)).unwrap();
-        file.set_modified(hour_ago).unwrap();
-    }
-    let done = store.gc(&GcOptions::default()).unwrap();
+    let aged = |hours: u64| {
+        for name in files(&folder) {
+            let file = fs::File::options().append(true).open(folder.join(name)).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(hours * 3600)).unwrap();
+        }
+    };
+    aged(23);
+    assert_eq!(store.gc(&GcOptions::default()).unwrap().files, [PathBuf::from("log/00-1.seg.tmp")]);
+    aged(25);
     let relative = half.strip_prefix(&path).unwrap();
-    assert_eq!(done.files, [relative.to_path_buf(), PathBuf::from("log/00-1.seg.tmp")]);
+    let writing = OsVfs.open(&half, OpenMode::ReadWrite).unwrap();
+    let lock = writing.try_lock().unwrap().unwrap();
+    assert_eq!(store.gc(&GcOptions::default()).unwrap().files, Vec::<PathBuf>::new(), "somebody writes it");
+    drop(lock);
+    // On a network a lock says nothing, nor does the clock of another host.
+    let network = Store::options().network(mlrs_db::Network::On).open(&path).unwrap();
+    assert_eq!(network.gc(&GcOptions::default()).unwrap().files, Vec::<PathBuf>::new());
+    network.close().unwrap();
+    assert_eq!(store.gc(&GcOptions::default()).unwrap().files, [relative.to_path_buf()]);
     assert!(log.join("notes.txt").exists() && !half.exists());
     assert_eq!(listed().len(), 1);
     let dest = path.with_extension("backup");

@@ -399,8 +399,9 @@ impl View {
     pub(crate) fn covered(&self, window: &LiveWindow) -> Result<(u64, bool)> {
         let writer = window.header.writer;
         let covered = self.live_to(writer)?;
-        // After a power cut a later frame may be there without an earlier one, and says nothing of that.
-        let holes = || self.all.values().any(|s| s.header.writer == writer && !s.state().damage.is_empty());
+        // After a power cut a later frame may be there without an earlier one, and says nothing of that. Synced records
+        // are never behind such a hole: frames that cover them are synced before anything follows them.
+        let holes = || self.all.values().any(|s| s.header.writer == writer && s.state().may_lack_batches());
         let lost = window.released > covered
             || self.is_cut(writer)
             || (window.header.boot != process::boot_id() && holes());

@@ -74,6 +74,8 @@ pub(crate) struct SegmentState {
     pub damage: Arc<Vec<Damage>>,
     /// The writer's live records below this are covered by this segment or earlier ones.
     pub live_to: u64,
+    /// The same as far as the frames before the first damage say it.
+    pub(super) sure_live_to: Option<u64>,
 }
 
 impl SegmentState {
@@ -82,6 +84,13 @@ impl SegmentState {
         let rows = self.directories.iter().flat_map(|d| d.head.rows.iter().map(|r| (r.uid, r.kind)));
         let tail = self.tail.entities.iter().map(|(uid, (kind, _))| (*uid, *kind));
         rows.chain(tail).filter(|(_, kind)| *kind != BLOB_ENTITY).map(|(uid, _)| uid)
+    }
+
+    /// Whether batches of the writer's own points may be among what is damaged: one behind it covers more than those
+    /// before it. Otherwise live records say themselves what is missing: those that were handed over are still there,
+    /// and a bulk append has left its mark.
+    pub(crate) fn may_lack_batches(&self) -> bool {
+        self.sure_live_to.is_some_and(|sure| self.live_to > sure)
     }
 
     /// Whether all of it is in what was read up to a length, the last frame there having a crc (0: not said).

@@ -50,7 +50,7 @@ pub(crate) fn relative(path: &str) -> Result<PathBuf> {
 const PART: &str = "part-";
 
 /// Where an artifact is written before it has its name.
-pub(super) fn aside(target: &Path) -> Result<PathBuf> {
+fn aside(target: &Path) -> Result<PathBuf> {
     Ok(target.with_extension(format!("{PART}{}", Uid::random()?)))
 }
 
@@ -120,6 +120,31 @@ pub(crate) fn create_dirs_durably(vfs: &dyn Vfs, folder: &Path) -> Result<()> {
         vfs.sync_dir(parent).map_err(|e| Error::failed_sync(parent, e))?;
     }
     Ok(())
+}
+
+/// Has a file written aside, syncs it, and gives it its name: one that it replaces is there until then. The name is
+/// durable once its folder is synced. The lock says that somebody is at it.
+pub(super) fn place(
+    vfs: &dyn Vfs,
+    target: &Path,
+    write: impl FnOnce(&Path) -> Result<Arc<dyn VfsFile>>,
+) -> Result<()> {
+    let aside = aside(target)?;
+    let placed = write(&aside).and_then(|file| {
+        let _lock = file.try_lock().ok().flatten();
+        file.sync_data().map_err(|e| Error::failed_sync(&aside, e))?;
+        vfs.rename(&aside, target).map_err(|e| Error::io("rename", &aside, e))
+    });
+    placed.inspect_err(|_| {
+        // Not necessarily there.
+        let _ = vfs.remove_file(&aside);
+    })
+}
+
+/// Makes the name of a file or folder durable.
+fn sync_folder_of(vfs: &dyn Vfs, path: &Path) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    vfs.sync_dir(folder).map_err(|e| Error::failed_sync(folder, e))
 }
 
 impl Inner {
@@ -209,10 +234,11 @@ impl Store {
     pub fn put_artifact(&self, run_id: &str, source: &Path, path: &str) -> Result<()> {
         let target = self.artifact_target(run_id, path)?;
         let vfs = &self.inner().vfs;
-        self.write_artifact(&target, |aside| {
+        place(vfs.as_ref(), &target, |aside| {
             vfs.copy_file(source, aside).map_err(|e| Error::io("copy", source, e))?;
-            vfs.open(aside, OpenMode::Read).map_err(|e| Error::io("open", aside, e))
-        })
+            vfs.open(aside, OpenMode::ReadWrite).map_err(|e| Error::io("open", aside, e))
+        })?;
+        sync_folder_of(vfs.as_ref(), &target)
     }
 
     /// Writes bytes as an artifact; an existing one is replaced.
@@ -222,11 +248,12 @@ impl Store {
     pub fn put_artifact_bytes(&self, run_id: &str, bytes: &[u8], path: &str) -> Result<()> {
         let target = self.artifact_target(run_id, path)?;
         let vfs = &self.inner().vfs;
-        self.write_artifact(&target, |aside| {
+        place(vfs.as_ref(), &target, |aside| {
             let file = vfs.open(aside, OpenMode::CreateNew).map_err(|e| Error::io("create", aside, e))?;
             file.write_all_at(bytes, 0).map_err(|e| Error::io("write", aside, e))?;
             Ok(file)
-        })
+        })?;
+        sync_folder_of(vfs.as_ref(), &target)
     }
 
     fn artifact_target(&self, run_id: &str, path: &str) -> Result<PathBuf> {
@@ -236,30 +263,15 @@ impl Store {
             return Err(Error::invalid("an artifact needs a name"));
         }
         let target = self.artifact_folder(run_id)?.join(relative);
+        let (vfs, root) = (self.inner().vfs.as_ref(), &self.inner().root);
         if let Some(parent) = target.parent() {
-            create_dirs_durably(self.inner().vfs.as_ref(), parent)?;
+            create_dirs_durably(vfs, parent)?;
+            // Whoever made a folder of the store may have died before its name was durable.
+            for folder in parent.ancestors().take_while(|folder| *folder != root && folder.starts_with(root)) {
+                sync_folder_of(vfs, folder)?;
+            }
         }
         Ok(target)
-    }
-
-    /// Has a file written, and gives it its name once it is synced, durably: one that a call returned for is there after
-    /// a power cut, and one that it replaced is until then.
-    fn write_artifact(
-        &self,
-        target: &Path,
-        write: impl FnOnce(&Path) -> Result<Arc<dyn VfsFile>>,
-    ) -> Result<()> {
-        let (vfs, aside) = (&self.inner().vfs, aside(target)?);
-        let written = write(&aside)
-            .and_then(|file| file.sync_data().map_err(|e| Error::io("sync", &aside, e)))
-            .and_then(|()| vfs.rename(&aside, target).map_err(|e| Error::io("rename", &aside, e)));
-        if let Err(error) = written {
-            // Not necessarily there.
-            let _ = vfs.remove_file(&aside);
-            return Err(error);
-        }
-        let parent = target.parent().unwrap_or(Path::new("."));
-        vfs.sync_dir(parent).map_err(|e| Error::failed_sync(parent, e))
     }
 
     /// The path of an artifact in the file system, to read it.

@@ -17,7 +17,7 @@ use crate::log::{
     read_live_windows, segment_path,
 };
 use crate::store::Inner;
-use crate::store::artifacts::{aside, create_dirs_durably, is_aside};
+use crate::store::artifacts::{create_dirs_durably, is_aside, place};
 use crate::store::report::{CopyReport, Finding, Progress, Severity};
 use crate::vfs::{OpenMode, Vfs};
 
@@ -363,14 +363,17 @@ fn copy_tree(target: &Target<'_>, from: &Path, to: &Path, report: &mut CopyRepor
             if !any && let Some(parent) = to.parent() {
                 create_dirs_durably(vfs, parent)?;
             }
-            let aside = aside(&to)?;
-            match vfs.copy_file(&from, &aside) {
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
-                copied => copied.map_err(|e| Error::io("copy", &from, e))?,
+            let mut is_gone = false;
+            let placed = place(vfs, &to, |aside| {
+                let copied = vfs.copy_file(&from, aside);
+                is_gone = copied.as_ref().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
+                copied.map_err(|e| Error::io("copy", &from, e))?;
+                vfs.open(aside, OpenMode::ReadWrite).map_err(|e| Error::io("open", aside, e))
+            });
+            if is_gone {
+                continue;
             }
-            let file = vfs.open(&aside, OpenMode::Read).map_err(|e| Error::io("open", &aside, e))?;
-            file.sync_data().map_err(|e| Error::failed_sync(&aside, e))?;
-            vfs.rename(&aside, &to).map_err(|e| Error::io("rename", &aside, e))?;
+            placed?;
             any = true;
         }
         report.artifacts += 1;

@@ -219,7 +219,7 @@ impl Disk {
         };
         let bytes_of = |named: &Named| match named {
             Named::Directory => None,
-            Named::File(file) => Some(content.get(file).map(|bytes| bytes.to_vec()).unwrap_or_default()),
+            Named::File(file) => Some(content.get(file).cloned().unwrap_or_default()),
         };
         let files = names.iter().filter(|(path, _)| reachable(path));
         let files = files.map(|(path, named)| (path.clone(), bytes_of(named)));
