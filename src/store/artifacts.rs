@@ -267,7 +267,8 @@ impl Store {
         if let Some(parent) = target.parent() {
             create_dirs_durably(vfs, parent)?;
             // Whoever made a folder of the store may have died before its name was durable.
-            for folder in parent.ancestors().take_while(|folder| *folder != root && folder.starts_with(root)) {
+            for folder in parent.ancestors().take_while(|folder| *folder != root && folder.starts_with(root))
+            {
                 sync_folder_of(vfs, folder)?;
             }
         }

@@ -355,7 +355,8 @@ impl Vfs for MemoryVfs {
     }
 
     fn lock_holder(&self, path: &Path) -> String {
-        let content = self.state().file(&normal(path)).map(|inode| inode.bytes().to_vec()).unwrap_or_default();
+        let content =
+            self.state().file(&normal(path)).map(|inode| inode.bytes().to_vec()).unwrap_or_default();
         String::from_utf8_lossy(&content).lines().next().unwrap_or_default().to_owned()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mlrs_db::vfs::power::{Change, Disk, Keep};
+use mlrs_db::vfs::power::{Change, Keep};
 use mlrs_db::vfs::{FaultVfs, MemoryVfs};
 use mlrs_db::{Points, Run, RunOptions, Store};
 
@@ -17,7 +17,6 @@ fn begun() -> (FaultVfs, Store, Run) {
     (vfs, store, run)
 }
 
-
 #[test]
 fn synced_points_stay_whatever_becomes_of_later_events() {
     let (vfs, store, run) = begun();
@@ -29,8 +28,9 @@ fn synced_points_stay_whatever_becomes_of_later_events() {
     run.log_param("first", "1").unwrap();
     run.log_param("second", "2").unwrap();
     let disk = vfs.disk();
-    let writes: Vec<usize> =
-        (0..disk.pending().len()).filter(|n| matches!(&disk.pending()[*n], Change::Write { bytes, .. } if bytes.len() > 16)).collect();
+    let writes: Vec<usize> = (0..disk.pending().len())
+        .filter(|n| matches!(&disk.pending()[*n], Change::Write { bytes, .. } if bytes.len() > 16))
+        .collect();
     println!("{:?}", disk.pending().iter().map(ToString::to_string).collect::<Vec<_>>());
     let image = disk.after_crash(|n, _| if n == writes[0] { Keep::Lost } else { Keep::Whole });
     end_boot(&image);
