@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use mlrs_db::vfs::{OpenMode, OsVfs, Vfs, VfsFile};
+use mlrs_db::vfs::{OpenMode, OsVfs, Vfs};
 use mlrs_db::{Error, GcOptions, Points, RunOptions, RunSearch, Store, ViewType};
 
 fn temp() -> (tempfile::TempDir, PathBuf) {

@@ -86,13 +86,6 @@ impl SegmentState {
         rows.chain(tail).filter(|(_, kind)| *kind != BLOB_ENTITY).map(|(uid, _)| uid)
     }
 
-    /// Whether batches of the writer's own points may be among what is damaged: one behind it covers more than those
-    /// before it. Otherwise live records say themselves what is missing: those that were handed over are still there,
-    /// and a bulk append has left its mark.
-    pub(crate) fn may_lack_batches(&self) -> bool {
-        self.sure_live_to.is_some_and(|sure| self.live_to > sure)
-    }
-
     /// Whether all of it is in what was read up to a length, the last frame there having a crc (0: not said).
     pub(crate) fn is_within(&self, (valid_len, last_crc): (u64, u32)) -> bool {
         let same_end = self.valid_len < valid_len || last_crc == 0 || last_crc == self.last_crc;

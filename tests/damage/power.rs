@@ -74,13 +74,15 @@ impl Writer {
     }
 }
 
+/// What is durable of an artifact, and what is being written.
+type Artifact = (Option<Vec<u8>>, Option<Vec<u8>>);
+
 /// What was logged, and how much of it may not be lost.
 #[derive(Clone, Debug, Default)]
 struct Truth {
     run: String,
     writers: Vec<Writer>,
-    /// By path: what is durable, and what is being written.
-    artifacts: BTreeMap<&'static str, (Option<Vec<u8>>, Option<Vec<u8>>)>,
+    artifacts: BTreeMap<&'static str, Artifact>,
 }
 
 /// What a rebuilt disk holds of one writer.
@@ -528,7 +530,7 @@ impl Script {
 
     fn operation(&mut self) {
         self.figures.operations += 1;
-        if self.figures.operations % OPERATIONS_OF_RUN == 0 {
+        if self.figures.operations.is_multiple_of(OPERATIONS_OF_RUN) {
             self.begin_run();
         }
         let slot = self.random.index(SLOTS);
@@ -557,7 +559,7 @@ impl Script {
             _ => {
                 self.open(slot);
                 let (_, store, ..) = self.slots[slot].clone().unwrap();
-                self.passing(|| drop(store.compact(&mut |_| {}).unwrap()));
+                self.passing(|| store.compact(&mut |_| {}).map(drop).unwrap());
             }
         }
     }
