@@ -206,8 +206,8 @@ impl Inner {
     }
 
     /// Removes artifacts that killed processes left half-written, below a folder: those that nobody has touched for a
-    /// day and nobody has locked. A copy has no lock before all of it is there, so there is time for one that stalls. On
-    /// a network locks and clocks say nothing of other hosts: there they stay. Links are not followed.
+    /// day and nobody has locked. A copy has no lock before all of it is there, so there is time for one that stalls.
+    /// On a network locks and clocks say nothing of other hosts: there they stay. Links are not followed.
     fn remove_half_written_artifacts(
         &self,
         folder: &Path,
