@@ -10,6 +10,8 @@ mod damage {
     mod faults;
     mod live;
     mod power;
+    mod power_examples;
+    mod power_index;
     mod tails;
 }
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use mlrs_db::vfs::{OpenMode, OsVfs, Vfs};
 use mlrs_db::{Error, GcOptions, Points, RunOptions, RunSearch, Store, ViewType};
 
 fn temp() -> (tempfile::TempDir, PathBuf) {
@@ -290,11 +291,39 @@ fn half_written_files_go_when_they_are_old_and_nothing_else_does() {
     fs::write(log.join("00-1.seg.tmp"), "left by a killed process").unwrap();
     fs::write(log.join("notes.txt"), "somebody's").unwrap();
     let store = Store::open(&path).unwrap();
+    // A name that only looks like it is an artifact like any other, for backups, too.
+    store.put_artifact_bytes(&runs[0], b"one of many", "data/set.part-0001").unwrap();
+    let folder = store.artifact_path(&runs[0], "data").unwrap();
+    let half = folder.join("set.part-0123456789abcdef0123456789abcdef");
+    fs::write(&half, "left by a killed process").unwrap();
+    let listed = || store.list_artifacts(&runs[0], "data").unwrap();
+    let names: Vec<_> = listed().into_iter().map(|info| info.path).collect();
+    assert_eq!(names, ["data/set.part-0001"]);
     assert_eq!(store.gc(&GcOptions::default()).unwrap().files, Vec::<PathBuf>::new());
     age(&path);
-    let done = store.gc(&GcOptions::default()).unwrap();
-    assert_eq!(done.files, [PathBuf::from("log/00-1.seg.tmp")]);
-    assert!(log.join("notes.txt").exists());
+    let aged = |hours: u64| {
+        for name in files(&folder) {
+            let file = fs::File::options().append(true).open(folder.join(name)).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(hours * 3600)).unwrap();
+        }
+    };
+    aged(23);
+    assert_eq!(store.gc(&GcOptions::default()).unwrap().files, [PathBuf::from("log/00-1.seg.tmp")]);
+    aged(25);
+    let relative = half.strip_prefix(&path).unwrap();
+    let writing = OsVfs.open(&half, OpenMode::ReadWrite).unwrap();
+    let lock = writing.try_lock().unwrap().unwrap();
+    assert_eq!(store.gc(&GcOptions::default()).unwrap().files, Vec::<PathBuf>::new(), "somebody writes it");
+    drop(lock);
+    // On a network a lock says nothing, nor does the clock of another host.
+    let network = Store::options().network(mlrs_db::Network::On).open(&path).unwrap();
+    assert_eq!(network.gc(&GcOptions::default()).unwrap().files, Vec::<PathBuf>::new());
+    network.close().unwrap();
+    assert_eq!(store.gc(&GcOptions::default()).unwrap().files, [relative.to_path_buf()]);
+    assert!(log.join("notes.txt").exists() && !half.exists());
+    assert_eq!(listed().len(), 1);
+    let dest = path.with_extension("backup");
+    assert_eq!(store.backup(&dest, &mut |_| {}).unwrap().copied.artifacts, 1);
     check(&store, &runs);
 }
 

@@ -16,6 +16,7 @@ use crate::format::directory::{EntityEntry, Extent, FrameEntry};
 use crate::format::event::{EntityKind, Event, Field, Value};
 use crate::format::event_record::{Record, decode_event, entities_of};
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameKind};
+use crate::format::live::LiveHeader;
 use crate::format::segment::Replaced;
 use crate::id::{SegmentId, Uid, WriterId};
 use crate::log::LOG_DIR;
@@ -57,6 +58,8 @@ pub(crate) struct View {
     pub(super) left_closed: BTreeMap<(WriterId, u64), LeftClosed>,
     /// By writer: its live records below this are in the segments as they were then. (Segments themselves go on.)
     live_to: HashMap<WriterId, u64>,
+    /// The same as far as the frames before the first damage in one of its segments say it.
+    sure_live_to: HashMap<WriterId, u64>,
     /// Writers one of whose segments is missing or shorter than the next one says.
     cut: HashSet<WriterId>,
     /// By writer: what [`View::live_to`] found. The view does not change, so neither does this.
@@ -203,6 +206,9 @@ impl View {
                 self.cut.insert(writer);
             }
             let live_to = self.live_to.entry(writer).or_default();
+            if let Some(sure) = state.sure_live_to {
+                self.sure_live_to.entry(writer).or_insert(sure.max(*live_to));
+            }
             *live_to = state.live_to.max(*live_to);
             let expected = next_number.entry(writer).or_default();
             for missing in *expected..number {
@@ -399,11 +405,19 @@ impl View {
     pub(crate) fn covered(&self, window: &LiveWindow) -> Result<(u64, bool)> {
         let writer = window.header.writer;
         let covered = self.live_to(writer)?;
-        // After a power cut a later frame may be there without an earlier one, and says nothing of that.
-        let holes = || self.all.values().any(|s| s.header.writer == writer && !s.state().damage.is_empty());
+        // After a power cut a later frame may be there without an earlier one, and says nothing of that. Where none of
+        // the later ones covers more, live records say themselves what is missing: those that were handed over are
+        // still there, and a bulk append has left its mark. Where one does, no record behind the hole was ever synced:
+        // frames that cover synced ones are synced before anything follows them.
+        let holes =
+            || self.sure_live_to.get(&writer).is_some_and(|sure| self.live_to.get(&writer) > Some(sure));
+        // What another host wrote may be seen late, in any order: there every hole counts.
+        let damaged = || self.all.values().any(|s| s.header.writer == writer && !s.state().damage.is_empty());
+        let host = &window.header.host;
+        let is_elsewhere = || !host.is_empty() && host != LiveHeader::host_as_stored(&process::host_name());
         let lost = window.released > covered
             || self.is_cut(writer)
-            || (window.header.boot != process::boot_id() && holes());
+            || (window.header.boot != process::boot_id() && (holes() || (damaged() && is_elsewhere())));
         Ok((covered.max(window.released), !lost))
     }
 

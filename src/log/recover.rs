@@ -236,8 +236,10 @@ fn recover_one(
         }
         let stamp = Stamp { millis: process::now_ms(), counter: 0, writer: writer.id() };
         writer.append_event_with(&covers_live(stamp, window.header.writer, last.sequence + 1), &columns)?;
+        // Each part before the next one: should a power cut take the first and leave the second, this file would count
+        // as covered by both, and its points, which may have been synced in it, as lost.
+        writer.sync()?;
     }
-    writer.sync()?;
     match behind_hole > 0 || undeclared > 0 {
         false => remove(vfs, path),
         true if sees_late => {

@@ -74,6 +74,8 @@ pub(crate) struct SegmentState {
     pub damage: Arc<Vec<Damage>>,
     /// The writer's live records below this are covered by this segment or earlier ones.
     pub live_to: u64,
+    /// The same as far as the frames before the first damage say it.
+    pub(super) sure_live_to: Option<u64>,
 }
 
 impl SegmentState {

@@ -75,6 +75,7 @@ impl Segment {
                         // A valid frame follows, so this is damage and no torn tail.
                         Some(next) => {
                             Arc::make_mut(&mut state.damage).push(damage_of(offset, error));
+                            state.sure_live_to.get_or_insert(state.live_to);
                             state.valid_len = next;
                         }
                         None => {

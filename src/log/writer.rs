@@ -360,3 +360,41 @@ impl Drop for LogWriter {
         let _ = self.close();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Stamp;
+    use crate::log::reader::LogReader;
+    use crate::log::recover::covers_live;
+    use crate::vfs::power::Keep;
+    use crate::vfs::{FaultVfs, MemoryVfs};
+
+    /// A number that is missing makes what is live wait for it.
+    #[test]
+    fn a_power_cut_leaves_no_segment_whose_predecessor_is_missing_or_shorter_than_it_says() {
+        let vfs = FaultVfs::with_power_model(MemoryVfs::new()).unwrap();
+        let id = WriterId::from_bytes([5; 16]);
+        let options = WriterOptions { medium: Medium::Plain, ..WriterOptions::default() };
+        let root = Path::new("store");
+        let stamp = Stamp { millis: 1, counter: 0, writer: id };
+        for blob_first in [true, false] {
+            let writer = LogWriter::new(Arc::new(vfs.clone()), root, StoreId::default(), id, options.clone());
+            let put_blob = || writer.put_blob(&mut b"a trace".as_slice()).map(drop);
+            let log_event = || writer.append_event_with(&covers_live(stamp, id, 0), &[]);
+            if blob_first { put_blob() } else { log_event() }.unwrap();
+            if blob_first { log_event() } else { put_blob() }.unwrap();
+            let disk = vfs.disk();
+            assert!(disk.pending().len() > 1);
+            for lost in 0..disk.pending().len() {
+                let image = disk.after_crash(|n, _| if n == lost { Keep::Lost } else { Keep::Whole });
+                let view = LogReader::new(Arc::new(image), root).refresh().unwrap();
+                assert!(!view.is_cut(id), "without {}", disk.pending()[lost]);
+            }
+            writer.close().unwrap();
+            let names: Vec<_> = vfs.list(&root.join(LOG_DIR)).unwrap();
+            names.iter().for_each(|entry| vfs.remove_file(&root.join(LOG_DIR).join(&entry.name)).unwrap());
+            vfs.sync_dir(&root.join(LOG_DIR)).unwrap();
+        }
+    }
+}

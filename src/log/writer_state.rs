@@ -138,6 +138,11 @@ impl Shared {
 
     pub(super) fn begin(&self, side: &mut SegmentSide, kind: SegmentKind) -> Result<SegmentWriter> {
         self.ensure_folder(&self.log_dir)?;
+        // A power cut that took an earlier number and left this one would look as if segments were missing, and what is
+        // live would not be brought home without them.
+        for open in [side.segment.as_mut(), side.blobs.as_mut()].into_iter().flatten() {
+            open.sync()?;
+        }
         let (predecessor, predecessor_len) = side.predecessor;
         let header = SegmentHeader {
             features: 0,

@@ -2,8 +2,11 @@
 //!
 //! Contract: without a given location they are inside the store, under `artifacts/<experiment>/<run>/artifacts`, and
 //! the location is rendered for whoever asks, so a store can be moved. A path that leaves the run's folder is refused.
+//! An artifact is written aside, synced and renamed, so it is there whole or not at all; what a killed process left
+//! aside is nobody's artifact, and `gc` removes it.
 
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -13,7 +16,7 @@ use crate::id::Uid;
 use crate::model::{Experiment, RunData};
 use crate::store::state::Want;
 use crate::store::{Inner, Store};
-use crate::vfs::{OpenMode, Vfs};
+use crate::vfs::{OpenMode, Vfs, VfsFile};
 
 /// One artifact, or a folder of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -41,6 +44,20 @@ pub(crate) fn relative(path: &str) -> Result<PathBuf> {
         }
     }
     Ok(clean)
+}
+
+/// Extension of an artifact that is being written, before a random uid.
+const PART: &str = "part-";
+
+/// Where an artifact is written before it has its name.
+fn aside(target: &Path) -> Result<PathBuf> {
+    Ok(target.with_extension(format!("{PART}{}", Uid::random()?)))
+}
+
+/// Whether a file is an artifact that somebody is writing, or was when it was killed.
+pub(super) fn is_aside(path: &Path) -> bool {
+    let uid = path.extension().and_then(|extension| extension.to_str()?.strip_prefix(PART));
+    uid.is_some_and(|uid| uid.parse::<Uid>().is_ok())
 }
 
 /// A `file:` URI of an absolute path (RFC 8089), with everything but unreserved characters percent-encoded.
@@ -103,6 +120,31 @@ pub(crate) fn create_dirs_durably(vfs: &dyn Vfs, folder: &Path) -> Result<()> {
         vfs.sync_dir(parent).map_err(|e| Error::failed_sync(parent, e))?;
     }
     Ok(())
+}
+
+/// Has a file written aside, syncs it, and gives it its name: one that it replaces is there until then. The name is
+/// durable once its folder is synced. The lock says that somebody is at it.
+pub(super) fn place(
+    vfs: &dyn Vfs,
+    target: &Path,
+    write: impl FnOnce(&Path) -> Result<Arc<dyn VfsFile>>,
+) -> Result<()> {
+    let aside = aside(target)?;
+    let placed = write(&aside).and_then(|file| {
+        let _lock = file.try_lock().ok().flatten();
+        file.sync_data().map_err(|e| Error::failed_sync(&aside, e))?;
+        vfs.rename(&aside, target).map_err(|e| Error::io("rename", &aside, e))
+    });
+    placed.inspect_err(|_| {
+        // Not necessarily there.
+        let _ = vfs.remove_file(&aside);
+    })
+}
+
+/// Makes the name of a file or folder durable.
+fn sync_folder_of(vfs: &dyn Vfs, path: &Path) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    vfs.sync_dir(folder).map_err(|e| Error::failed_sync(folder, e))
 }
 
 impl Inner {
@@ -192,11 +234,11 @@ impl Store {
     pub fn put_artifact(&self, run_id: &str, source: &Path, path: &str) -> Result<()> {
         let target = self.artifact_target(run_id, path)?;
         let vfs = &self.inner().vfs;
-        let aside = target.with_extension(format!("part-{}", Uid::random()?));
-        vfs.copy_file(source, &aside).map_err(|e| Error::io("copy", source, e))?;
-        let file = vfs.open(&aside, OpenMode::Read).map_err(|e| Error::io("open", &aside, e))?;
-        file.sync_data().map_err(|e| Error::io("sync", &aside, e))?;
-        self.name_artifact(&aside, &target)
+        place(vfs.as_ref(), &target, |aside| {
+            vfs.copy_file(source, aside).map_err(|e| Error::io("copy", source, e))?;
+            vfs.open(aside, OpenMode::ReadWrite).map_err(|e| Error::io("open", aside, e))
+        })?;
+        sync_folder_of(vfs.as_ref(), &target)
     }
 
     /// Writes bytes as an artifact; an existing one is replaced.
@@ -206,11 +248,12 @@ impl Store {
     pub fn put_artifact_bytes(&self, run_id: &str, bytes: &[u8], path: &str) -> Result<()> {
         let target = self.artifact_target(run_id, path)?;
         let vfs = &self.inner().vfs;
-        let aside = target.with_extension(format!("part-{}", Uid::random()?));
-        let file = vfs.open(&aside, OpenMode::CreateNew).map_err(|e| Error::io("create", &aside, e))?;
-        file.write_all_at(bytes, 0).map_err(|e| Error::io("write", &aside, e))?;
-        file.sync_data().map_err(|e| Error::io("sync", &aside, e))?;
-        self.name_artifact(&aside, &target)
+        place(vfs.as_ref(), &target, |aside| {
+            let file = vfs.open(aside, OpenMode::CreateNew).map_err(|e| Error::io("create", aside, e))?;
+            file.write_all_at(bytes, 0).map_err(|e| Error::io("write", aside, e))?;
+            Ok(file)
+        })?;
+        sync_folder_of(vfs.as_ref(), &target)
     }
 
     fn artifact_target(&self, run_id: &str, path: &str) -> Result<PathBuf> {
@@ -220,18 +263,16 @@ impl Store {
             return Err(Error::invalid("an artifact needs a name"));
         }
         let target = self.artifact_folder(run_id)?.join(relative);
+        let (vfs, root) = (self.inner().vfs.as_ref(), &self.inner().root);
         if let Some(parent) = target.parent() {
-            create_dirs_durably(self.inner().vfs.as_ref(), parent)?;
+            create_dirs_durably(vfs, parent)?;
+            // Whoever made a folder of the store may have died before its name was durable.
+            for folder in parent.ancestors().take_while(|folder| *folder != root && folder.starts_with(root))
+            {
+                sync_folder_of(vfs, folder)?;
+            }
         }
         Ok(target)
-    }
-
-    /// Gives a synced file its name, durably: one that a call returned for is there after a power cut.
-    fn name_artifact(&self, aside: &Path, target: &Path) -> Result<()> {
-        let vfs = &self.inner().vfs;
-        vfs.rename(aside, target).map_err(|e| Error::io("rename", aside, e))?;
-        let parent = target.parent().unwrap_or(Path::new("."));
-        vfs.sync_dir(parent).map_err(|e| Error::failed_sync(parent, e))
     }
 
     /// The path of an artifact in the file system, to read it.
@@ -255,7 +296,7 @@ impl Store {
         let folder = self.artifact_folder(run_id)?.join(&relative);
         let Ok(entries) = self.inner().vfs.list(&folder) else { return Ok(Vec::new()) };
         let mut infos = Vec::with_capacity(entries.len());
-        for entry in entries {
+        for entry in entries.into_iter().filter(|entry| !is_aside(Path::new(&entry.name))) {
             let metadata = self.inner().vfs.metadata(&folder.join(&entry.name));
             let path = relative.join(&entry.name).to_string_lossy().replace('\\', "/");
             let size = metadata.ok().filter(|_| !entry.is_dir).map(|m| m.len);
@@ -277,6 +318,15 @@ mod tests {
         }
         assert_eq!(relative("./a/b c/é").unwrap(), PathBuf::from("a/b c/é"));
         assert_eq!(relative("").unwrap(), PathBuf::new());
+    }
+
+    #[test]
+    fn what_is_aside_is_told_from_artifacts_with_such_names() {
+        let aside = aside(Path::new("a/model.bin")).unwrap();
+        assert!(is_aside(&aside) && aside.parent() == Some(Path::new("a")));
+        for name in ["model.part-0001", "model.bin", "part-", "a.part-", "x.part-zz"] {
+            assert!(!is_aside(Path::new(name)), "{name}");
+        }
     }
 
     #[test]

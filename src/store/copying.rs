@@ -17,7 +17,7 @@ use crate::log::{
     read_live_windows, segment_path,
 };
 use crate::store::Inner;
-use crate::store::artifacts::create_dirs_durably;
+use crate::store::artifacts::{create_dirs_durably, is_aside, place};
 use crate::store::report::{CopyReport, Finding, Progress, Severity};
 use crate::vfs::{OpenMode, Vfs};
 
@@ -27,8 +27,6 @@ const LOOKS_MAX: usize = 3;
 const CHUNK_BYTES: usize = 1024 * 1024;
 /// Folder of artifacts.
 pub(super) const ARTIFACTS_DIR: &str = "artifacts";
-/// Extension of an artifact that is being written.
-const PART: &str = "part-";
 
 /// A live file to be written.
 struct Image {
@@ -353,9 +351,8 @@ fn copy_tree(target: &Target<'_>, from: &Path, to: &Path, report: &mut CopyRepor
             }
             continue;
         }
-        let is_part = from.extension().and_then(|e| e.to_str()).is_some_and(|e| e.starts_with(PART));
         // Removed meanwhile, or a link that leads nowhere.
-        let Some(source) = vfs.metadata(&from).ok().filter(|_| !is_part) else { continue };
+        let Some(source) = vfs.metadata(&from).ok().filter(|_| !is_aside(&from)) else { continue };
         let is_known =
             vfs.metadata(&to).is_ok_and(|m| m.len == source.len && m.modified_ms >= source.modified_ms);
         if is_known {
@@ -366,14 +363,17 @@ fn copy_tree(target: &Target<'_>, from: &Path, to: &Path, report: &mut CopyRepor
             if !any && let Some(parent) = to.parent() {
                 create_dirs_durably(vfs, parent)?;
             }
-            let aside = to.with_extension(format!("{PART}{}", Uid::random()?));
-            match vfs.copy_file(&from, &aside) {
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
-                copied => copied.map_err(|e| Error::io("copy", &from, e))?,
+            let mut is_gone = false;
+            let placed = place(vfs, &to, |aside| {
+                let copied = vfs.copy_file(&from, aside);
+                is_gone = copied.as_ref().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
+                copied.map_err(|e| Error::io("copy", &from, e))?;
+                vfs.open(aside, OpenMode::ReadWrite).map_err(|e| Error::io("open", aside, e))
+            });
+            if is_gone {
+                continue;
             }
-            let file = vfs.open(&aside, OpenMode::Read).map_err(|e| Error::io("open", &aside, e))?;
-            file.sync_data().map_err(|e| Error::failed_sync(&aside, e))?;
-            vfs.rename(&aside, &to).map_err(|e| Error::io("rename", &aside, e))?;
+            placed?;
             any = true;
         }
         report.artifacts += 1;

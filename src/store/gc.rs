@@ -13,6 +13,8 @@ use crate::format::event::{EntityKind, Field};
 use crate::id::Uid;
 use crate::log::LOG_DIR;
 use crate::model::Lifecycle;
+use crate::store::artifacts::is_aside;
+use crate::store::copying::ARTIFACTS_DIR;
 use crate::store::maintenance::GRACE_MS;
 use crate::store::report::GcReport;
 use crate::store::state::Want;
@@ -21,6 +23,8 @@ use crate::vfs::{Metadata, OpenMode, process};
 
 /// Entities purged with one event.
 const PURGE_MAX: usize = 10_000;
+/// How long nobody has written to an artifact without a name before it counts as left by a killed process.
+const ARTIFACT_GRACE_MS: u64 = 24 * 3600 * 1000;
 
 /// What [`Store::gc`] removes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,8 +86,8 @@ impl Doomed {
 
 impl Store {
     /// Purges what was deleted long enough ago, with its artifacts inside the store, and removes files that are not
-    /// needed any more: segments replaced more than ten minutes ago, and what a killed compaction left half-written. An
-    /// experiment is purged when none of its runs is left. This cannot be undone.
+    /// needed any more: segments replaced more than ten minutes ago, and segments and artifacts that killed processes
+    /// left half-written. An experiment is purged when none of its runs is left. This cannot be undone.
     ///
     /// # Errors
     /// [`Error::Busy`] names who else compacts or collects; [`Error::ReadOnly`] unless it is a dry run.
@@ -116,6 +120,10 @@ impl Store {
         let view = inner.reader.refresh_whole()?;
         inner.remove_replaced(&view, options.dry_run, &mut |path, len| removed.push((path, len)))?;
         inner.remove_half_written(options.dry_run, &mut removed)?;
+        if inner.medium.trusts_locks() {
+            let artifacts = inner.root.join(ARTIFACTS_DIR);
+            inner.remove_half_written_artifacts(&artifacts, options.dry_run, &mut removed)?;
+        }
         for (path, len) in removed {
             report.bytes += len;
             report.files.push(path.strip_prefix(&inner.root).map(Path::to_path_buf).unwrap_or(path));
@@ -149,7 +157,7 @@ impl Inner {
         dry_run: bool,
         removed: &mut Vec<(PathBuf, u64)>,
     ) -> Result<()> {
-        let top = self.root.join("artifacts");
+        let top = self.root.join(ARTIFACTS_DIR);
         for experiment in self.vfs.list(&top).unwrap_or_default() {
             let folder = top.join(&experiment.name);
             if !experiment.is_dir || experiment.name.parse::<Uid>().is_err() {
@@ -195,6 +203,46 @@ impl Inner {
         }
         removed.push((path.to_path_buf(), metadata.filter(|_| !is_link).map_or(0, |m| m.len)));
         Ok(())
+    }
+
+    /// Removes artifacts that killed processes left half-written, below a folder: those that nobody has touched for a
+    /// day and nobody has locked. A copy has no lock before all of it is there, so there is time for one that stalls.
+    /// On a network locks and clocks say nothing of other hosts: there they stay. Links are not followed.
+    fn remove_half_written_artifacts(
+        &self,
+        folder: &Path,
+        dry_run: bool,
+        removed: &mut Vec<(PathBuf, u64)>,
+    ) -> Result<()> {
+        for entry in self.vfs.list(folder).unwrap_or_default() {
+            let path = folder.join(&entry.name);
+            if entry.is_dir && !self.vfs.is_symlink(&path) {
+                self.remove_half_written_artifacts(&path, dry_run, removed)?;
+            } else if is_aside(&path) && !removed.iter().any(|(known, _)| *known == path) {
+                removed.extend(self.remove_half_written_artifact(path, dry_run)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_half_written_artifact(&self, path: PathBuf, dry_run: bool) -> Result<Option<(PathBuf, u64)>> {
+        let is_old = |m: &Metadata| m.modified_ms.saturating_add(ARTIFACT_GRACE_MS) <= process::now_ms();
+        if self.vfs.metadata(&path).ok().filter(is_old).is_none() {
+            return Ok(None);
+        }
+        // It may have got its name meanwhile.
+        let Ok(file) = self.vfs.open(&path, OpenMode::ReadWrite) else { return Ok(None) };
+        let lock = file.try_lock().map_err(|e| Error::io("lock", &path, e))?;
+        let Some(metadata) = file.metadata().ok().filter(is_old).filter(|_| lock.is_some()) else {
+            return Ok(None);
+        };
+        if !dry_run {
+            match self.vfs.remove_file(&path) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+                removed => removed.map_err(|e| Error::io("remove", &path, e))?,
+            }
+        }
+        Ok(Some((path, metadata.len)))
     }
 
     /// Removes what killed processes left half-written: old, and locked by nobody.

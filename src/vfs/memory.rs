@@ -41,7 +41,8 @@ enum Node {
 #[derive(Debug, Default)]
 struct Inode {
     identity: u64,
-    content: RwLock<Vec<u8>>,
+    /// Shared with whoever took a copy of it, until one of them changes.
+    content: RwLock<Arc<Vec<u8>>>,
     links: AtomicU64,
     modified_ms: AtomicU64,
     locked: AtomicBool,
@@ -109,7 +110,7 @@ impl State {
         if self.nodes.contains_key(path) { Err(error(io::ErrorKind::AlreadyExists)) } else { Ok(()) }
     }
 
-    fn create(&mut self, path: PathBuf, content: Vec<u8>) -> io::Result<Arc<Inode>> {
+    fn create(&mut self, path: PathBuf, content: Arc<Vec<u8>>) -> io::Result<Arc<Inode>> {
         self.need_free(&path)?;
         let inode = Arc::new(Inode {
             identity: self.next_identity(),
@@ -142,7 +143,7 @@ impl State {
 }
 
 impl Inode {
-    fn bytes(&self) -> RwLockReadGuard<'_, Vec<u8>> {
+    fn bytes(&self) -> RwLockReadGuard<'_, Arc<Vec<u8>>> {
         self.content.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -163,6 +164,7 @@ impl Inode {
             return Ok(());
         }
         let mut content = self.content.write().unwrap_or_else(PoisonError::into_inner);
+        let content = Arc::make_mut(&mut content);
         if content.len() < end {
             content.resize(end, 0);
         }
@@ -196,16 +198,24 @@ impl MemoryVfs {
     /// # Errors
     /// When a path lies under a file.
     pub fn from_tree(tree: &Tree) -> io::Result<Self> {
+        let files = tree.iter();
+        Self::from_files(files.map(|(path, content)| (path.clone(), content.clone().map(Arc::new))))
+    }
+
+    /// The same without copying what is given.
+    pub(super) fn from_files(
+        files: impl Iterator<Item = (PathBuf, Option<Arc<Vec<u8>>>)>,
+    ) -> io::Result<Self> {
         let vfs = Self::new();
         {
             let mut state = vfs.state();
-            for (path, content) in tree {
-                let path = normal(path);
+            for (path, content) in files {
+                let path = normal(&path);
                 match content {
                     None => state.create_directories(&path)?,
                     Some(bytes) => {
                         state.create_directories(path.parent().unwrap_or(Path::new("")))?;
-                        state.create(path, bytes.clone())?;
+                        state.create(path, bytes)?;
                     }
                 }
             }
@@ -217,7 +227,7 @@ impl MemoryVfs {
     pub fn tree(&self) -> Tree {
         let content = |node: &Node| match node {
             Node::Directory(_) => None,
-            Node::File(inode) => Some(inode.bytes().clone()),
+            Node::File(inode) => Some(inode.bytes().to_vec()),
         };
         self.state().nodes.iter().map(|(path, node)| (path.clone(), content(node))).collect()
     }
@@ -267,7 +277,7 @@ impl Vfs for MemoryVfs {
         let mut state = self.state();
         let inode = match mode {
             OpenMode::Read | OpenMode::ReadWrite => state.file(&path)?,
-            OpenMode::CreateNew => state.create(path, Vec::new())?,
+            OpenMode::CreateNew => state.create(path, Arc::default())?,
         };
         Ok(Arc::new(MemoryFile { inode, writable: mode != OpenMode::Read }))
     }
@@ -357,19 +367,20 @@ impl Vfs for MemoryVfs {
         let path = normal(path);
         let mut state = self.state();
         let inode = match state.file(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => state.create(path, Vec::new())?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => state.create(path, Arc::default())?,
             found => found?,
         };
         let lock = inode.try_lock();
         if lock.is_some() {
             let line = holder.replace(['\n', '\r'], " ") + "\n";
-            *inode.content.write().unwrap_or_else(PoisonError::into_inner) = line.into_bytes();
+            *inode.content.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(line.into_bytes());
         }
         Ok(lock)
     }
 
     fn lock_holder(&self, path: &Path) -> String {
-        let content = self.state().file(&normal(path)).map(|inode| inode.bytes().clone()).unwrap_or_default();
+        let content =
+            self.state().file(&normal(path)).map(|inode| inode.bytes().to_vec()).unwrap_or_default();
         String::from_utf8_lossy(&content).lines().next().unwrap_or_default().to_owned()
     }
 }

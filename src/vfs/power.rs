@@ -12,7 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::memory::{MemoryVfs, Tree, normal};
+use super::memory::{MemoryVfs, normal};
 use super::{OpenMode, Vfs};
 
 /// The unit a disk writes whole or not at all (`docs/durability.md`, media assumptions).
@@ -219,14 +219,11 @@ impl Disk {
         };
         let bytes_of = |named: &Named| match named {
             Named::Directory => None,
-            Named::File(file) => Some(content.get(file).map(|bytes| bytes.to_vec()).unwrap_or_default()),
+            Named::File(file) => Some(content.get(file).cloned().unwrap_or_default()),
         };
-        let tree: Tree = names
-            .iter()
-            .filter(|(path, _)| reachable(path))
-            .map(|(path, named)| (path.clone(), bytes_of(named)))
-            .collect();
-        MemoryVfs::from_tree(&tree).unwrap_or_default()
+        let files = names.iter().filter(|(path, _)| reachable(path));
+        let files = files.map(|(path, named)| (path.clone(), bytes_of(named)));
+        MemoryVfs::from_files(files).unwrap_or_default()
     }
 
     /// Crash images with a description each: nothing pending arrived, all of it, each change alone, all but each,

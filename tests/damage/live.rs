@@ -59,7 +59,9 @@ fn every_flipped_byte_leaves_a_true_beginning_and_is_reported_if_points_are_lost
     let total = check(&tree, &truth, "sound");
     assert_eq!(total, 60);
     let step = if scale() > 1 { 1 } else { 3 };
+    let (mut bytes, mut told) = (0, 0);
     for at in (0..end).filter(used).step_by(step) {
+        bytes += 1;
         let mut damaged = tree.clone();
         file(&mut damaged, &path)[at] ^= 0x10;
         let what = format!("byte {at}");
@@ -71,8 +73,14 @@ fn every_flipped_byte_leaves_a_true_beginning_and_is_reported_if_points_are_lost
         // The last record may as well be one that was just being written.
         if found < total - 1 {
             assert!(!report.is_sound(), "{what}: {found} points");
+            told += 1;
         }
     }
+    println!(
+        "bytes of a live file of {} bytes: {bytes} flipped of those in use: {told} cost points and were found, the others cost \
+         at most the last point; 0 wrong",
+        sound.len()
+    );
 }
 
 #[test]

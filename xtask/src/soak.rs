@@ -50,6 +50,8 @@ const TESTS: &[Test] = &[
     Test { name: "many", program: "processes", filter: "many::", batch: 20, variable: CYCLES },
     Test { name: "full", program: "processes", filter: "full_disk::", batch: 20, variable: CYCLES },
     Test { name: "copies", program: "processes", filter: "copied::copies", batch: 50, variable: CYCLES },
+    Test { name: "power", program: "damage", filter: "damage::power::", batch: 2_000, variable: CYCLES },
+    Test { name: "power-index", program: "damage", filter: "power_index::", batch: 100, variable: CYCLES },
     Test { name: "writers", program: "writers", filter: "scripts", batch: 500, variable: CYCLES },
 ];
 
