@@ -107,6 +107,7 @@ impl Exporter<'_> {
             self.experiment(uid)?;
             self.tell();
         }
+        self.registry(&chosen.trees, chosen.all)?;
         if chosen.all {
             self.report_orphans(&known)?;
         }

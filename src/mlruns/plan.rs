@@ -47,7 +47,20 @@ const META_FIELDS: &[Field] = &[
     Field::SOURCE,
     Field::SCHEMA,
     Field::PROFILE,
+    Field::DESCRIPTION,
+    Field::VERSION,
+    Field::STAGE,
+    Field::RUN_ID,
+    Field::RUN_LINK,
+    Field::STATUS_MESSAGE,
+    Field::MODEL_ID,
 ];
+
+/// Registers that other files of an entity determine, one each.
+const VALUE_FIELDS: &[Field] = &[Field::TAG, Field::PARAM, Field::FILE, Field::INPUT, Field::ALIAS];
+
+/// Registers that only point to what an entity belongs to; the tree decides.
+const PLACE_FIELDS: &[Field] = &[Field::TREE, Field::EXPERIMENT, Field::MODEL];
 
 /// An entity as the tree has it.
 pub(super) struct EntityPlan {
@@ -83,12 +96,14 @@ impl EntityPlan {
     fn values(&self) -> Short {
         let mut hasher = blake3::Hasher::new();
         for ((field, key), value) in &self.registers {
-            if matches!(*field, Field::TAG | Field::PARAM | Field::FILE | Field::INPUT) {
+            if VALUE_FIELDS.contains(field) {
                 hasher.update(&field.0.to_le_bytes());
-                for bytes in [key.as_bytes(), value_bytes(value)] {
-                    hasher.update(&(bytes.len() as u64).to_le_bytes());
-                    hasher.update(bytes);
-                }
+                value.borrow().with_bytes(|value| {
+                    for bytes in [key.as_bytes(), value] {
+                        hasher.update(&(bytes.len() as u64).to_le_bytes());
+                        hasher.update(bytes);
+                    }
+                });
             }
         }
         short(hasher.finalize().as_bytes())
@@ -136,7 +151,7 @@ impl EntityPlan {
             let take = match current.get(&(field, key.clone())) {
                 None => true,
                 Some((_, present)) if *present == value => false,
-                Some(_) if is_meta(field, &key) || matches!(field, Field::TREE | Field::EXPERIMENT) => true,
+                Some(_) if is_meta(field, &key) || PLACE_FIELDS.contains(&field) => true,
                 Some(_) if untouched => false,
                 Some((stamp, present)) => {
                     take_changed(field, &key, (*stamp, present), &value, imported_at, replace, differences)
@@ -177,7 +192,7 @@ impl EntityPlan {
         for ((field, key), (stamp, value)) in current {
             // Files that are metrics without a point are not planned here.
             let elsewhere = *field == Field::FILE && key.starts_with("metrics/");
-            if !matches!(*field, Field::TAG | Field::PARAM | Field::FILE | Field::INPUT)
+            if !VALUE_FIELDS.contains(field)
                 || elsewhere
                 || *value == Value::Absent
                 || self.registers.contains_key(&(*field, key.clone()))
@@ -215,7 +230,7 @@ impl EntityPlan {
         // A tag can be a run's name: then the name changes with the tag, not with the file.
         let taken = if same_file && same_place {
             false
-        } else if same_place && self.run_has_gone_on(current) {
+        } else if same_place && self.has_gone_on(current) {
             true
         } else {
             let what = if same_place { "changed" } else { "moved" };
@@ -248,35 +263,37 @@ impl EntityPlan {
         Ok(taken)
     }
 
-    /// Whether all that changed in a run's file is that the run went on: another status, an end.
-    fn run_has_gone_on(&self, current: &Registers) -> bool {
-        let was_open = matches!(
-            current.get(&(Field::STATUS, String::new())),
-            Some((_, Value::Integer(status))) if RunStatus::from_number(*status).is_some_and(|s| !s.is_terminated())
-        );
-        let free = [Field::STATUS, Field::END_MS, Field::SHAPE, Field::VERBATIM];
-        let fields: BTreeSet<&(Field, String)> = current.keys().chain(self.registers.keys()).collect();
-        self.kind == EntityKind::RUN
-            && was_open
-            && fields.into_iter().filter(|(field, key)| is_meta(*field, key) && !free.contains(field)).all(
-                |key| {
-                    let present = current.get(key).map_or(&Value::Absent, |(_, value)| value);
-                    *present == *self.registers.get(key).unwrap_or(&Value::Absent)
-                },
-            )
+    /// Whether all that changed in an entity's file is that it went on: a run got another status or an end, a registered
+    /// model another version.
+    fn has_gone_on(&self, current: &Registers) -> bool {
+        let integer = |field: Field| match current.get(&(field, String::new())) {
+            Some((_, Value::Integer(number))) => Some(*number),
+            _ => None,
+        };
+        let is_later = |field: Field| match self.registers.get(&(field, String::new())) {
+            Some(Value::Integer(number)) => Some(*number) > integer(field),
+            _ => false,
+        };
+        let (goes_on, fields): (bool, &[Field]) = match self.kind {
+            EntityKind::RUN => {
+                let status = integer(Field::STATUS).and_then(RunStatus::from_number);
+                (status.is_some_and(|status| !status.is_terminated()), &[Field::STATUS, Field::END_MS])
+            }
+            EntityKind::REGISTERED_MODEL => (is_later(Field::UPDATED_MS), &[Field::UPDATED_MS]),
+            _ => (false, &[]),
+        };
+        let free = |field: &Field| fields.contains(field) || [Field::SHAPE, Field::VERBATIM].contains(field);
+        let keys: BTreeSet<&(Field, String)> = current.keys().chain(self.registers.keys()).collect();
+        goes_on
+            && keys.into_iter().filter(|(field, key)| is_meta(*field, key) && !free(field)).all(|key| {
+                let present = current.get(key).map_or(&Value::Absent, |(_, value)| value);
+                *present == *self.registers.get(key).unwrap_or(&Value::Absent)
+            })
     }
 }
 
 pub(super) fn is_meta(field: Field, key: &str) -> bool {
     META_FIELDS.contains(&field) || (matches!(field, Field::SHAPE | Field::VERBATIM) && key == META)
-}
-
-fn value_bytes(value: &Value) -> &[u8] {
-    match value {
-        Value::Text(text) => text.as_bytes(),
-        Value::Bytes(bytes) => bytes,
-        _ => &[],
-    }
 }
 
 /// Whether a param, tag or file of the tree replaces what the store has.
@@ -315,6 +332,7 @@ fn file_of(field: Field, key: &str) -> String {
         Field::TAG => format!("tags/{key}"),
         Field::PARAM => format!("params/{key}"),
         Field::INPUT => format!("inputs of data set {key}"),
+        Field::ALIAS => format!("aliases/{key}"),
         _ => key.to_owned(),
     }
 }

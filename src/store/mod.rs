@@ -30,6 +30,8 @@ mod search;
 mod series;
 pub(crate) mod state;
 mod stats;
+mod tree_entities;
+mod trees;
 mod verify;
 mod writers;
 
