@@ -91,7 +91,7 @@ impl Exporter<'_> {
                 self.alias(&directory.join(ALIASES), alias, meta.aliases.get(alias))?;
             }
         }
-        self.files(registers, &directory)?;
+        self.files(EntityKind::REGISTERED_MODEL, registers, &directory)?;
         let mut sorted: Vec<_> = versions.values().collect();
         sorted.sort_by_key(|version| (version.number, oldest(&version.registers)));
         for version in sorted {
@@ -136,6 +136,6 @@ impl Exporter<'_> {
         };
         self.describe(registers, &directory, &meta)?;
         self.values(registers, &directory, Field::TAG)?;
-        self.files(registers, &directory)
+        self.files(EntityKind::MODEL_VERSION, registers, &directory)
     }
 }

@@ -106,6 +106,8 @@ pub(super) struct Importer<'a> {
     pub(super) seen: HashSet<Uid>,
     /// Runs that were taken anew, by the first uid each had.
     pub(super) replacements: HashMap<Uid, Vec<Uid>>,
+    /// What to take away once the entities that stand for it are in the store.
+    superseded: Vec<Operation>,
     /// Only looks, and tells nobody how far it is.
     pub(super) quiet: bool,
     /// For the bytes of metric files.
@@ -134,6 +136,7 @@ impl<'a> Importer<'a> {
             identity,
             seen,
             replacements,
+            superseded: Vec::new(),
             quiet,
             buffer,
         }
@@ -162,6 +165,7 @@ impl<'a> Importer<'a> {
         plan.uid = self.identity.uid;
         plan.set(Field::NAME, "", Value::Text(self.identity.name.clone()));
         plan.set(Field::SOURCE, "", Value::Bytes(self.identity.source.clone()));
+        plan.elsewhere = models.iter().cloned().collect();
         self.commit(plan, root)?;
         for (first, run) in self.target.references(EntityKind::RUN, Field::REPLACES)? {
             self.replacements.entry(first).or_default().push(run);
@@ -172,6 +176,8 @@ impl<'a> Importer<'a> {
         for directory in models {
             self.registered_model(&directory)?;
         }
+        let superseded = std::mem::take(&mut self.superseded);
+        self.apply(superseded)?;
         self.report_missing()?;
         self.tell(0);
         Ok(self.report)
@@ -501,6 +507,7 @@ impl<'a> Importer<'a> {
         let current = self.target.registers(plan.uid)?;
         let mut differences = Vec::new();
         let (uid, state) = (plan.uid, (plan.kind == EntityKind::RUN).then(|| plan.state()));
+        self.superseded.extend(plan.superseded(&current));
         let mut operations = plan.operations(&current, self.options.replace, &mut differences)?;
         for difference in differences {
             let path = super::path::safe_path(&difference.file)
@@ -577,7 +584,7 @@ fn size_of_value(value: &Value) -> usize {
 }
 
 /// A document, and whether it is written again with the same bytes.
-fn parse_yaml(bytes: &[u8]) -> std::result::Result<(Node, bool), YamlProblem> {
+pub(super) fn parse_yaml(bytes: &[u8]) -> std::result::Result<(Node, bool), YamlProblem> {
     let document = read(bytes)?;
     let same = emit(&document).is_ok_and(|again| again == bytes);
     Ok((document, same))

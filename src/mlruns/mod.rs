@@ -11,6 +11,7 @@
 
 mod artifact;
 mod content;
+pub(crate) mod derive;
 mod digest;
 mod export;
 mod export_experiment;

@@ -5,9 +5,11 @@
 //! where it only adds; anything else is reported and left, or taken with `replace`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use super::Registers;
 use super::content::Content;
+use super::derive::is_covered;
 use super::digest::{Short, short};
 use super::shape::{Layout, Shape};
 use crate::error::Result;
@@ -68,6 +70,8 @@ pub(super) struct EntityPlan {
     pub(super) uid: Uid,
     pub(super) registers: BTreeMap<(Field, String), Value>,
     pub(super) layout: Layout,
+    /// Directories whose files are entities of their own; an older program kept them as files of this one.
+    pub(super) elsewhere: BTreeSet<PathBuf>,
 }
 
 /// A difference that was not (or only on request) taken over.
@@ -82,7 +86,7 @@ impl EntityPlan {
     /// An entity without anything yet.
     pub(super) fn new(kind: EntityKind, uid: Uid, directory: String) -> Self {
         let layout = Layout { directory, ..Layout::default() };
-        Self { kind, uid, registers: BTreeMap::new(), layout }
+        Self { kind, uid, registers: BTreeMap::new(), layout, elsewhere: BTreeSet::new() }
     }
 
     /// Sets a register; absent values of a new entity are not worth one.
@@ -107,6 +111,23 @@ impl EntityPlan {
             }
         }
         short(hasher.finalize().as_bytes())
+    }
+
+    /// Takes away the files that are entities of their own now: for when these are in the store.
+    pub(super) fn superseded(&self, current: &Registers) -> Vec<Operation> {
+        let files = current.iter().filter(|((field, key), (_, value))| {
+            *field == Field::FILE && *value != Value::Absent && is_covered(&self.elsewhere, key)
+        });
+        let (kind, uid) = (self.kind, self.uid);
+        files
+            .map(|((field, key), _)| Operation {
+                kind,
+                uid,
+                field: *field,
+                key: key.clone(),
+                value: Value::Absent,
+            })
+            .collect()
     }
 
     /// Params that the tree changed since it was imported.
@@ -194,6 +215,7 @@ impl EntityPlan {
             let elsewhere = *field == Field::FILE && key.starts_with("metrics/");
             if !VALUE_FIELDS.contains(field)
                 || elsewhere
+                || (*field == Field::FILE && is_covered(&self.elsewhere, key))
                 || *value == Value::Absent
                 || self.registers.contains_key(&(*field, key.clone()))
             {
@@ -263,8 +285,8 @@ impl EntityPlan {
         Ok(taken)
     }
 
-    /// Whether all that changed in an entity's file is that it went on: a run got another status or an end, a registered
-    /// model another version.
+    /// Whether all that changed in an entity's file is that it went on: a run got another status or an end, a
+    /// registered model another version.
     fn has_gone_on(&self, current: &Registers) -> bool {
         let integer = |field: Field| match current.get(&(field, String::new())) {
             Some((_, Value::Integer(number))) => Some(*number),

@@ -76,9 +76,15 @@ impl<'a> KnownEntities<'a> {
                 known.note(entity.kind(), uid, entity.reference(Field::TREE), replaces);
                 known.note_purged(uid, entity.is_purged());
             }
+            for kind in [EntityKind::TREE, EntityKind::EXPERIMENT] {
+                state.derive(kind, uid);
+            }
             if !was_loaded {
                 state.forget(uid);
             }
+        }
+        for entity in state.derived() {
+            known.note(entity.kind(), entity.uid(), entity.reference(Field::TREE), None);
         }
         drop(state);
         Ok(known)
@@ -180,7 +186,7 @@ impl<'a> KnownEntities<'a> {
         }
         self.load(uid)?;
         let state = self.store.inner().held(Want::Entity(uid))?;
-        Ok(super::trees::registers_of(&state.catalog, uid))
+        Ok(super::trees::known_registers(&state.catalog, uid))
     }
 
     /// Those of a kind that exist, by uid.

@@ -11,10 +11,10 @@ use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Entity};
 use crate::error::{Error, Result};
 use crate::format::declare::{OwnerKind, SeriesKey};
-use crate::format::event::{EntityKind, Field, Operation};
+use crate::format::event::{EntityKind, Field, Operation, ValueRef};
 use crate::id::{BlobId, Origin, Stamp, Uid};
 use crate::limits::{BLOB_CHUNK_BYTES_MAX, COLUMN_POINTS_MAX};
 use crate::log::{BulkColumn, ColumnReader, SeriesNumber};
@@ -145,12 +145,19 @@ impl<'a> Port<'a> {
     }
 }
 
+/// The registers of an entity.
+pub(super) fn registers_of(entity: &Entity) -> Registers {
+    let register = |(field, key, stamp, value): (Field, &str, Stamp, ValueRef<'_>)| {
+        ((field, key.to_owned()), (stamp, value.to_value()))
+    };
+    entity.all_entries().map(register).collect()
+}
+
 /// The registers of an entity in a catalog. Tombstones, too: what was removed for good must not come back with the tree
 /// it came from.
-pub(super) fn registers_of(catalog: &Catalog, uid: Uid) -> Registers {
+pub(super) fn known_registers(catalog: &Catalog, uid: Uid) -> Registers {
     let entity = KINDS.into_iter().find_map(|kind| catalog.entry(kind, uid));
-    let all = entity.into_iter().flat_map(|e| e.all_entries());
-    all.map(|(field, key, stamp, value)| ((field, key.to_owned()), (stamp, value.to_value()))).collect()
+    entity.map(|entity| registers_of(entity)).unwrap_or_default()
 }
 
 impl Entities for Port<'_> {
@@ -165,7 +172,7 @@ impl Entities for Port<'_> {
     fn registers(&self, uid: Uid) -> Result<Registers> {
         match &self.entities {
             Some(entities) => entities.registers(uid),
-            None => Ok(registers_of(&self.store.inner().lock_state().catalog, uid)),
+            None => Ok(known_registers(&self.store.inner().lock_state().catalog, uid)),
         }
     }
 
