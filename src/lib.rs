@@ -25,7 +25,8 @@ pub use model::{
 };
 pub use query::ViewType;
 pub use query::follow::FollowedPoint;
-pub use query::grammar::Dialect;
+pub use query::grammar::{DatasetFilter, Dialect};
+pub use query::order_models::LoggedModelOrderKey;
 pub use query::sample::Sample;
 pub use store::report::{
     BackupReport, CompactReport, CopyReport, Finding, GcReport, LostPoints, MergeReport, Progress,
@@ -33,9 +34,9 @@ pub use store::report::{
 };
 pub use store::{
     ArtifactInfo, Durability, ExperimentHandle, ExperimentOptions, ExperimentSearch, Follow, FollowCursor,
-    GcOptions, History, HistoryPage, Metric, MetricSummary, ModelVersionOptions, Network, Options, Page,
-    ReapedRun, RegisteredModelOptions, Run, RunLiveness, RunOptions, RunSearch, Search, Series,
-    SharedMapping, Store, WriterInfo, WriterLiveness,
+    GcOptions, History, HistoryPage, LoggedModelOptions, LoggedModelSearch, Metric, MetricSummary,
+    ModelMetric, ModelVersionOptions, Network, Options, Page, ReapedRun, RegisteredModelOptions, Run,
+    RunLiveness, RunOptions, RunSearch, Search, Series, SharedMapping, Store, WriterInfo, WriterLiveness,
 };
 
 /// The example of the README compiles.

@@ -23,7 +23,7 @@ const KINDS: [EntityKind; 9] = [
     EntityKind(900),
 ];
 
-const FIELDS: [Field; 12] = [
+const FIELDS: [Field; 13] = [
     Field::NAME,
     Field::NUMERIC_ID,
     Field::LIFECYCLE,
@@ -35,6 +35,7 @@ const FIELDS: [Field; 12] = [
     Field::VERSION,
     Field::STAGE,
     Field::ALIAS,
+    Field::MODEL_OUTPUT,
     Field(60_000),
 ];
 
@@ -66,7 +67,8 @@ fn operation() -> impl Strategy<Value = Operation> {
     ];
     (select(KINDS.to_vec()), 0u8..4, field, select(KEYS.to_vec()), value()).prop_map(
         |(kind, n, field, key, value)| {
-            let keyed = [Field::TAG, Field::PARAM, Field::ALIAS, Field(60_000)].contains(&field);
+            let keyed =
+                [Field::TAG, Field::PARAM, Field::ALIAS, Field::MODEL_OUTPUT, Field(60_000)].contains(&field);
             let key = if keyed { key } else { "" };
             // Mostly real purges; other values of that register must do nothing.
             let value = match value {
@@ -118,12 +120,17 @@ fn answers(catalog: &Catalog) -> Vec<String> {
         all.push(format!("{text}: {:?}", uid(catalog.run_by_id(text))));
         all.push(format!("{text}: {:?}", uid(catalog.tree_by_name(text))));
         all.push(format!("{text}: {:?}", uid(catalog.registered_model_by_name(text))));
+        all.push(format!("{text}: {:?}", uid(catalog.logged_model_by_id(text))));
     }
     for experiment in catalog.experiments() {
         let uid = experiment.uid();
         all.push(format!("{:?}", catalog.render_experiment(experiment)));
         all.push(format!("{uid}: {:?}", catalog.runs_of(uid).map(|r| r.uid()).collect::<Vec<_>>()));
+        all.push(format!("{uid}: {:?}", catalog.others_of(uid).map(|r| r.uid()).collect::<Vec<_>>()));
         assert_eq!(catalog.experiment_by_id(&catalog.experiment_id(uid)).map(|e| e.uid()), Some(uid));
+    }
+    for model in catalog.of_kind(EntityKind::LOGGED_MODEL) {
+        all.push(format!("{:?}", catalog.render_logged_model(model)));
     }
     for model in catalog.of_kind(EntityKind::REGISTERED_MODEL) {
         all.push(format!("{:?}", catalog.render_registered_model(model)));

@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use mlrs_db::mlruns::{ExportOptions, ImportOptions, ImportReport};
-use mlrs_db::{Dialect, ModelStage, ModelVersionOptions, RegisteredModelOptions, Search, Store};
+use mlrs_db::{
+    Dialect, Lifecycle, LoggedModelOptions, LoggedModelOrderKey, LoggedModelSearch, LoggedModelStatus,
+    Metric, ModelMetric, ModelOutput, ModelStage, ModelVersionOptions, RegisteredModelOptions, Search, Store,
+};
 
 fn unpack(archive: &str, into: &Path) {
     let tar = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(archive);
@@ -73,6 +76,50 @@ fn tree_is_at(name: &str, path: &Path) -> bool {
     named.any(|version| fs::read_to_string(path.join("0/meta.yaml")).unwrap().contains(version))
 }
 
+/// The logged models that MLflow's test script made, and the run that used and made some (3.x only).
+fn check_logged_models(store: &Store, version: &str) {
+    let find = |filter: &str| {
+        let search = LoggedModelSearch {
+            filter: filter.into(),
+            dialect: Dialect::MlFlow,
+            order_by: vec![LoggedModelOrderKey { field_name: "name".into(), ascending: true, dataset: None }],
+            ..LoggedModelSearch::default()
+        };
+        let found = store.search_logged_models(&search).unwrap().items;
+        found.iter().map(|model| model.name.clone()).collect::<Vec<_>>()
+    };
+    if version != "3.18.0" {
+        return;
+    }
+    assert_eq!(find(""), ["ext", "mymodel", "pending-model"]);
+    assert_eq!(find("metrics.mm > 0.55 AND attributes.status = 'READY'"), ["mymodel"]);
+    let search = LoggedModelSearch { filter: "name = 'mymodel'".into(), ..LoggedModelSearch::default() };
+    let model = store.search_logged_models(&search).unwrap().items.remove(0);
+    assert_eq!(*store.get_logged_model(&model.id).unwrap(), *model);
+    assert_eq!((model.params["p/q"].is_empty(), model.tags["t"].is_empty()), (false, false));
+    let run = model.source_run_id.clone().unwrap();
+    let metrics: Vec<_> = model
+        .metrics
+        .iter()
+        .map(|m| (m.key.as_str(), m.point.step, m.point.value, m.run_id.clone(), m.dataset.clone()))
+        .collect();
+    let dataset = Some(("nospace".to_owned(), "987cd74d".to_owned()));
+    assert_eq!(
+        metrics,
+        [("mm", 1, 0.5, Some(run.clone()), None), ("mm", 2, 0.6, Some(run.clone()), dataset)]
+    );
+    let made = store.get_run(&run).unwrap();
+    assert_eq!(made.model_outputs, [ModelOutput { model_id: model.id.clone(), step: 0 }]);
+    let user = store.get_run("086e91ba35fe45f4ba05bfac3f45e185").unwrap();
+    let ext = "m-167f49339fef43ed8f41168a419eb8dc".to_owned();
+    assert_eq!((user.model_inputs.as_slice(), user.model_outputs[0].step), (&[ext.clone()][..], 3));
+    assert_eq!(user.model_outputs[0].model_id, ext);
+    let deleted = store.get_logged_model("m-37af230426ab44a5b8925ba65a8e5d3a").unwrap();
+    assert_eq!((deleted.lifecycle, deleted.status), (Lifecycle::Deleted, LoggedModelStatus::Pending));
+    // What a run has as metrics is not what its models have.
+    assert!(store.metrics(&run).unwrap().iter().all(|metric| metric.key != "mm" || metric.points == 2));
+}
+
 fn mlflow(filter: &str) -> Search {
     Search { filter: filter.into(), dialect: Dialect::MlFlow, ..Search::default() }
 }
@@ -112,8 +159,10 @@ fn a_registry_is_imported_as_what_it_is() {
         let report = work.import(&store);
         assert_eq!(report.problems_total, 1, "{:?}", report.problems);
         check_registry(&store);
+        check_logged_models(&store, version);
         assert_eq!(work.differences(&store), [""; 0]);
         store.close().unwrap();
+        check_logged_models(&work.open(), version);
         check_registry(&medium::options().read_only(true).open(&work.store).unwrap());
     }
 }
@@ -262,6 +311,7 @@ fn a_store_that_kept_files_shows_a_registry_and_gives_it_back() {
         let store = medium::options().read_only(true).open(&work.store).unwrap();
         // Both trees have these models: the older claim answers to the name, and the others are told.
         check_registry(&store);
+        check_logged_models(&store, "3.18.0");
         assert_eq!(names(&store, "name = 'Reg A'").len(), 2);
         assert!(
             store.conflicts().unwrap().iter().any(|lost| lost.to_string().contains("both named 'Reg A'"))
@@ -308,7 +358,112 @@ fn importing_a_tree_again_makes_entities_of_what_was_kept_as_files() {
     assert_eq!(work.differences(&store), edited, "and the edit stays");
     assert_eq!(work.import(&store).registers_written, 0);
     check_registry(&store);
+    check_logged_models(&store, "3.18.0");
     store.close().unwrap();
     check_registry(&work.open());
+    check_logged_models(&work.open(), "3.18.0");
     assert_eq!(work.differences(&work.open()), edited);
+}
+
+#[test]
+fn edits_of_logged_models_show_in_an_export_and_nothing_else_changes() {
+    let work = Work::new("3.18.0");
+    let store = work.open();
+    work.import(&store);
+    let (ready, pending) = ("m-abd10f993a954807803077ad17c4ae14", "m-0c50cb5620ff4c05b51a3830568d6de1");
+    store.set_logged_model_tags(ready, &[("new", "tag")]).unwrap();
+    store.log_logged_model_params(ready, &[("depth", "7")]).unwrap_err();
+    store.delete_logged_model(pending).unwrap();
+    let run = store.run("6062abd3934044f8a6d74226b480cc25").unwrap();
+    let metric = Metric::new("mm", 3, 0.75);
+    let dataset = Some(("nospace".to_owned(), "987cd74d".to_owned()));
+    let logged = ModelMetric { metric: metric.clone(), model_id: Some(ready.into()), dataset };
+    run.log_model_batch(&[logged], &[], &[]).unwrap();
+    run.log_outputs(&[ModelOutput { model_id: pending.into(), step: 4 }]).unwrap();
+    let text = work.differences(&store).join("\n");
+    let experiment = "903891801000624790";
+    let exported = work.directory.path().join("exported").join(experiment);
+    let line = format!("{} 0.75 3", metric.point.timestamp_ms);
+    for expected in [
+        format!("> {line} nospace 987cd74d"),
+        format!("> {line} {} nospace 987cd74d", run.id()),
+        "> lifecycle_stage: deleted".to_owned(),
+        format!("Only in /exported/{experiment}/models/{ready}/tags: new"),
+        format!("Only in /exported/{experiment}/{}/outputs: {pending}", run.id()),
+    ] {
+        assert!(text.contains(&expected), "{expected} in {text}");
+    }
+    assert_eq!(text.lines().filter(|line| line.starts_with(['<', '>'])).count(), 5, "{text}");
+    let output = fs::read_to_string(exported.join(run.id()).join("outputs").join(pending).join("meta.yaml"));
+    let expected = format!(
+        "destination_id: {pending}\ndestination_type: MODEL_OUTPUT\nsource_id: {pending}\nsource_type: RUN_OUTPUT\n\
+         step: 4\ntags: {{}}\n"
+    );
+    assert_eq!(output.unwrap(), expected);
+    // What was made here goes out in MLflow's layout and comes back as what it was.
+    let made = store
+        .create_logged_model(
+            experiment,
+            LoggedModelOptions::new().name("made here").param("a", "1").tag("b", "2"),
+        )
+        .unwrap();
+    store.put_logged_model_artifact_bytes(&made.id, b"weights", "data/model.bin").unwrap();
+    let logged =
+        ModelMetric { metric: Metric::new("acc", 1, 0.5), model_id: Some(made.id.clone()), dataset: None };
+    run.log_model_batch(&[logged], &[("used", "yes")], &[]).unwrap();
+    store.finalize_logged_model(&made.id, LoggedModelStatus::Ready).unwrap();
+    run.log_model_inputs(&[&made.id]).unwrap();
+    work.differences(&store);
+    let again = medium::options().open(work.directory.path().join("again")).unwrap();
+    again.import(&work.directory.path().join("exported"), &ImportOptions::default(), &mut |_| {}).unwrap();
+    let (here, there) =
+        (store.get_logged_model(&made.id).unwrap(), again.get_logged_model(&made.id).unwrap());
+    assert_eq!((&here.name, &here.params, &here.tags), (&there.name, &there.params, &there.tags));
+    assert_eq!(
+        (&here.metrics, here.status, here.created_ms),
+        (&there.metrics, there.status, there.created_ms)
+    );
+    let bytes = fs::read(again.logged_model_artifact_path(&made.id, "data/model.bin").unwrap()).unwrap();
+    assert_eq!(bytes, b"weights");
+    assert_eq!(again.get_run(run.id()).unwrap().model_inputs, [made.id.clone()]);
+}
+
+#[test]
+fn odd_logged_models_and_outputs_come_back_as_they_were() {
+    let work = Work::new("3.18.0");
+    let experiment = work.tree.join("903891801000624790");
+    let run = experiment.join("6062abd3934044f8a6d74226b480cc25");
+    for (path, text) in [
+        ("models/no-id/meta.yaml", "name: x\n"),
+        ("models/other/meta.yaml", "model_id: m-00000000000000000000000000000001\nname: moved\n"),
+        (
+            "models/m-00000000000000000000000000000002/meta.yaml",
+            "model_id: m-00000000000000000000000000000002\nstatus: 9\nz: 1\n",
+        ),
+        ("models/m-00000000000000000000000000000002/metrics/deep/a", "1 2 3 run\n4 5 6 run ds d\nhalf a li"),
+        ("models/m-00000000000000000000000000000002/notes", "#"),
+        ("models/stray", ""),
+    ] {
+        fs::create_dir_all(experiment.join(path).parent().unwrap()).unwrap();
+        fs::write(experiment.join(path), text).unwrap();
+    }
+    for (path, text) in [
+        ("outputs/other/meta.yaml", "source_id: m-x\nsource_type: RUN_OUTPUT\nstep: 5\n"),
+        ("outputs/odd/a", "x"),
+        ("inputs/odd/meta.yaml", "source_id: m-y\nsource_type: MODEL\n"),
+    ] {
+        fs::create_dir_all(run.join(path).parent().unwrap()).unwrap();
+        fs::write(run.join(path), text).unwrap();
+    }
+    let store = work.open();
+    work.import(&store);
+    assert_eq!(work.differences(&store), [""; 0]);
+    assert_eq!(work.import(&store).registers_written, 0);
+    let data = store.get_run("6062abd3934044f8a6d74226b480cc25").unwrap();
+    assert_eq!(data.model_inputs, ["m-y"]);
+    assert!(data.model_outputs.contains(&ModelOutput { model_id: "m-x".into(), step: 5 }));
+    assert_eq!(store.get_logged_model("m-00000000000000000000000000000001").unwrap().name, "moved");
+    let odd = store.get_logged_model("m-00000000000000000000000000000002").unwrap();
+    assert_eq!(odd.metrics.len(), 2);
+    assert_eq!(odd.metrics[0].key, "deep/a");
 }

@@ -121,6 +121,12 @@ impl Field {
     pub const STATUS_MESSAGE: Self = Self(31);
     /// Text: a model id. (model version)
     pub const MODEL_ID: Self = Self(32);
+    /// Text. (logged model)
+    pub const MODEL_TYPE: Self = Self(33);
+    /// Bytes, keyed by model id: a logged model that the run used, with tags as of a data set input. (run)
+    pub const MODEL_INPUT: Self = Self(34);
+    /// Integer, keyed by model id: a logged model that the run made, at this step. (run)
+    pub const MODEL_OUTPUT: Self = Self(35);
     /// Uid of the tree an entity came from. (any imported)
     pub const TREE: Self = Self(40);
     /// Bytes: how a file of this entity was laid out in its tree; `mlruns` owns the encoding. Keyed by role.

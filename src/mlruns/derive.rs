@@ -13,20 +13,25 @@ use super::content::Content;
 use super::export::layout_of;
 use super::files::{Child, Files};
 use super::import::{VALUE_BYTES_MAX, YamlFile, parse_yaml, text_value};
+use super::logged_model::{OwnerContext, logged_model, logged_model_at};
+use super::meta::text_of;
 use super::path::{key_of, safe_path};
 use super::plan::EntityPlan;
 use super::registry::{MODELS, Placed, is_registered_model, registered_model};
+use super::run_models::derive_run_models;
 use super::yaml_emit::emit;
 use super::yaml_node::Node;
 use super::{BlobRef, Registers};
 use crate::error::Result;
-use crate::format::event::{EntityKind, Event, Field, Value};
+use crate::format::event::{EntityKind, Event, Field, Operation, Value};
 use crate::id::{Stamp, Uid};
+use crate::model::Point;
 
 /// Gives the bytes of a blob of at most this length; nothing if it cannot be had.
 pub(crate) type ReadBlob<'a> = &'a dyn Fn(BlobRef) -> Option<Vec<u8>>;
 
-/// What the registers of an entity, which is a tree, say of others: one event for each of them.
+/// What the registers of a tree, experiment or run say of other entities, or of itself: one event for each of them.
+/// `is_taken` says whether an identity belongs to something that is of another experiment.
 ///
 /// # Errors
 /// What is damaged in the registers.
@@ -35,15 +40,43 @@ pub(crate) fn entities(
     uid: Uid,
     registers: &Registers,
     read_blob: ReadBlob<'_>,
+    is_taken: &dyn Fn(EntityKind, Uid) -> bool,
 ) -> Result<Vec<Event>> {
     let mut files = StoredFiles::new(registers, read_blob)?;
+    let uid_of = |field| match registers.get(&(field, String::new())) {
+        Some((_, Value::Uid(uid))) => *uid,
+        _ => Uid::default(),
+    };
     let mut placed: Vec<Placed> = Vec::new();
-    if kind == EntityKind::TREE
-        && let Some((_, Value::Bytes(source))) = registers.get(&(Field::SOURCE, String::new()))
-    {
-        for directory in registered_models(&mut files)? {
-            placed.extend(registered_model(&mut files, &directory, (uid, source))?);
+    match (kind, registers.get(&(Field::SOURCE, String::new()))) {
+        (EntityKind::TREE, Some((_, Value::Bytes(source)))) => {
+            for directory in covered_in(kind, &mut files)? {
+                placed.extend(registered_model(&mut files, &directory, (uid, source))?);
+            }
         }
+        (EntityKind::EXPERIMENT, _) => {
+            let (id, tree) = (text_of(registers, Field::NUMERIC_ID, ""), uid_of(Field::TREE));
+            let context = OwnerContext { tree, experiment: uid, experiment_id: id.as_ref() };
+            for directory in covered_in(kind, &mut files)? {
+                if let Some(identities) = logged_model_at(&mut files, &directory, uid) {
+                    let kind = EntityKind::LOGGED_MODEL;
+                    let own = identities.own.filter(|own| !is_taken(kind, *own));
+                    placed.extend(logged_model(
+                        &mut files,
+                        &directory,
+                        own.unwrap_or(identities.hashed),
+                        &context,
+                    )?);
+                }
+            }
+        }
+        (EntityKind::RUN, _) => {
+            let mut plan = EntityPlan::new(kind, uid, String::new());
+            let id = text_of(registers, Field::RUN_ID_TEXT, "").unwrap_or_else(|| uid.to_string());
+            derive_run_models(&mut files, &mut plan, &id)?;
+            return Ok(files.event_of_itself(plan));
+        }
+        _ => {}
     }
     let mut events = Vec::with_capacity(placed.len());
     for (plan, directory) in placed {
@@ -54,10 +87,30 @@ pub(crate) fn entities(
     Ok(events)
 }
 
+/// The points of a metric file that is kept as it is, each with what follows the step in its line. Lines that are no points
+/// have nothing to say.
+pub(crate) fn file_points(content: &Value, read_blob: ReadBlob<'_>) -> Result<Vec<(Point, Vec<u8>)>> {
+    let bytes = match Content::from_value(content)? {
+        Some(Content::Inline(bytes)) => bytes,
+        Some(Content::Blob(blob)) => read_blob(blob).unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    let point = |line: super::metric_line::Line<'_>| {
+        let point = Point { step: line.step, timestamp_ms: line.timestamp, value: line.value };
+        (point, line.tail.to_vec())
+    };
+    Ok(bytes
+        .split(|b| *b == b'\n')
+        .filter_map(|line| super::metric_line::parse(line).ok())
+        .map(point)
+        .collect())
+}
+
 /// Whether [`entities`] may have anything to say, which is cheap to ask.
 pub(crate) fn may_have_entities(kind: EntityKind, key: &str) -> bool {
     match kind {
-        EntityKind::TREE => key.starts_with("models/"),
+        EntityKind::TREE | EntityKind::EXPERIMENT => key.starts_with("models/"),
+        EntityKind::RUN => key.starts_with("inputs/") || key.starts_with("outputs/"),
         _ => false,
     }
 }
@@ -68,12 +121,14 @@ pub(super) fn covered(
     registers: &Registers,
     read_blob: ReadBlob<'_>,
 ) -> Result<BTreeSet<PathBuf>> {
-    let has_any = registers.keys().any(|(field, key)| *field == Field::FILE && may_have_entities(kind, key));
+    // What a run used and made is written by the files, where these are kept.
+    let has_any = kind != EntityKind::RUN
+        && registers.keys().any(|(field, key)| *field == Field::FILE && may_have_entities(kind, key));
     if !has_any {
         return Ok(BTreeSet::new());
     }
     let mut files = StoredFiles::new(registers, read_blob)?;
-    Ok(registered_models(&mut files)?.into_iter().collect())
+    Ok(covered_in(kind, &mut files)?.into_iter().collect())
 }
 
 /// Whether a key is of a file in one of these directories, or of that directory.
@@ -82,11 +137,20 @@ pub(super) fn is_covered(covered: &BTreeSet<PathBuf>, key: &str) -> bool {
         && safe_path(key).is_some_and(|path| path.ancestors().any(|above| covered.contains(above)))
 }
 
-fn registered_models(files: &mut StoredFiles<'_>) -> Result<Vec<PathBuf>> {
+fn covered_in(kind: EntityKind, files: &mut StoredFiles<'_>) -> Result<Vec<PathBuf>> {
     let children = files.children(Path::new(MODELS))?;
-    let directories: Vec<PathBuf> =
-        children.into_iter().filter(|child| child.is_dir).map(|child| child.path).collect();
-    Ok(directories.into_iter().filter(|directory| is_registered_model(files, directory)).collect())
+    let directories = children.into_iter().filter(|child| child.is_dir).map(|child| child.path);
+    let mut found = Vec::new();
+    for directory in directories {
+        let is_entity = match kind {
+            EntityKind::TREE => is_registered_model(files, &directory),
+            _ => logged_model_at(files, &directory, Uid::default()).is_some(),
+        };
+        if is_entity {
+            found.push(directory);
+        }
+    }
+    Ok(found)
 }
 
 /// The files that registers hold, by path.
@@ -116,6 +180,18 @@ impl<'a> StoredFiles<'a> {
     /// When the files in a directory were last taken.
     fn newest(&self, directory: &Path) -> Stamp {
         self.below(directory).map(|(_, (stamp, _))| *stamp).max().unwrap_or_default()
+    }
+
+    /// What files of an entity say of itself.
+    fn event_of_itself(&self, plan: EntityPlan) -> Vec<Event> {
+        let EntityPlan { kind, uid, registers, .. } = plan;
+        let operations: Vec<_> = registers
+            .into_iter()
+            .map(|((field, key), value)| Operation { kind, uid, field, key, value })
+            .collect();
+        let stamp = ["inputs", "outputs"].into_iter().map(|above| self.newest(Path::new(above))).max();
+        let event = Event { stamp: stamp.unwrap_or_default(), operations, attributes: Vec::new() };
+        if event.operations.is_empty() { Vec::new() } else { vec![event] }
     }
 
     fn below<'s>(&'s self, directory: &Path) -> impl Iterator<Item = (&'s PathBuf, &'s (Stamp, Content))> {
@@ -184,6 +260,15 @@ impl Files for StoredFiles<'_> {
             }
         }
         Ok(())
+    }
+
+    fn metrics(&mut self, plan: &mut EntityPlan, base: &Path, directory: &Child) -> Result<()> {
+        // Only an import can make points of them; until then they are read from the files.
+        self.stray(plan, base, directory)
+    }
+
+    fn artifacts(&mut self, plan: &mut EntityPlan, base: &Path, directory: &Child) -> Result<()> {
+        self.stray(plan, base, directory)
     }
 
     fn stray(&mut self, plan: &mut EntityPlan, base: &Path, child: &Child) -> Result<()> {

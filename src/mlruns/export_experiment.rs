@@ -70,6 +70,9 @@ impl Exporter<'_> {
         self.datasets(uid, &mut place)?;
         self.files(EntityKind::EXPERIMENT, &registers, &place.directory.clone())?;
         self.report.experiments += 1;
+        for model in self.source.owned(EntityKind::LOGGED_MODEL, Field::EXPERIMENT, uid)? {
+            self.logged_model(model, &place)?;
+        }
         for run in runs {
             self.run(run, &mut place)?;
             self.state.runs += 1;

@@ -44,6 +44,10 @@ pub(super) trait Files {
     fn value(&mut self, file: &Path) -> Result<Option<Vec<u8>>>;
     /// A directory of params or tags: a file per key.
     fn values(&mut self, plan: &mut EntityPlan, base: &Path, directory: &Path, field: Field) -> Result<()>;
+    /// A directory of metric files.
+    fn metrics(&mut self, plan: &mut EntityPlan, base: &Path, directory: &Child) -> Result<()>;
+    /// A directory of artifacts.
+    fn artifacts(&mut self, plan: &mut EntityPlan, base: &Path, directory: &Child) -> Result<()>;
     /// What belongs to no entity of its own, kept as it is.
     fn stray(&mut self, plan: &mut EntityPlan, base: &Path, child: &Child) -> Result<()>;
     /// Bytes that do not follow from registers.
@@ -91,7 +95,19 @@ pub(super) fn describe<D: Described>(
 /// Files of a tree.
 pub(super) struct TreeFiles<'a, 'b> {
     pub(super) importer: &'a mut Importer<'b>,
-    pub(super) root: &'a Path,
+    root: &'a Path,
+    /// Metric files that were met, by key.
+    pub(super) metric_files: Vec<(String, PathBuf)>,
+}
+
+impl<'a, 'b> TreeFiles<'a, 'b> {
+    pub(super) fn new(importer: &'a mut Importer<'b>, root: &'a Path) -> Self {
+        Self { importer, root, metric_files: Vec::new() }
+    }
+
+    fn item(&self, child: &Child) -> Item {
+        Item { path: self.root.join(&child.path), is_dir: child.is_dir }
+    }
 }
 
 impl Files for TreeFiles<'_, '_> {
@@ -121,8 +137,18 @@ impl Files for TreeFiles<'_, '_> {
         self.importer.values(plan, &self.root.join(base), &item, field)
     }
 
+    fn metrics(&mut self, plan: &mut EntityPlan, base: &Path, directory: &Child) -> Result<()> {
+        let item = self.item(directory);
+        self.importer.find_metrics(plan, &self.root.join(base), &item, &mut self.metric_files)
+    }
+
+    fn artifacts(&mut self, plan: &mut EntityPlan, base: &Path, directory: &Child) -> Result<()> {
+        let item = self.item(directory);
+        self.importer.artifacts(plan, &self.root.join(base), &item)
+    }
+
     fn stray(&mut self, plan: &mut EntityPlan, base: &Path, child: &Child) -> Result<()> {
-        let item = Item { path: self.root.join(&child.path), is_dir: child.is_dir };
+        let item = self.item(child);
         self.importer.stray(plan, &self.root.join(base), &item, true, 0)
     }
 

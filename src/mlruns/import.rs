@@ -186,7 +186,7 @@ impl<'a> Importer<'a> {
     /// The registered models of the tree; what else lies there is kept as files.
     fn find_registered_models(&mut self, plan: &mut EntityPlan) -> Result<Vec<PathBuf>> {
         let root = self.root;
-        let mut files = TreeFiles { importer: self, root };
+        let mut files = TreeFiles::new(self, root);
         let mut models = Vec::new();
         let children = files.children(Path::new(MODELS))?;
         if children.is_empty() {
@@ -205,7 +205,7 @@ impl<'a> Importer<'a> {
     fn registered_model(&mut self, directory: &Path) -> Result<()> {
         let root = self.root;
         let (uid, source) = (self.identity.uid, self.identity.source.clone());
-        let placed = registered_model(&mut TreeFiles { importer: self, root }, directory, (uid, &source))?;
+        let placed = registered_model(&mut TreeFiles::new(self, root), directory, (uid, &source))?;
         for (plan, directory) in placed {
             let directory = root.join(directory);
             if !self.is_left_out(plan.uid, &directory)? {
@@ -436,9 +436,13 @@ impl<'a> Importer<'a> {
         let tree = self.identity.uid;
         let mut missing = HashMap::new();
         // What others belong to comes first.
-        for kind in
-            [EntityKind::EXPERIMENT, EntityKind::RUN, EntityKind::REGISTERED_MODEL, EntityKind::MODEL_VERSION]
-        {
+        for kind in [
+            EntityKind::EXPERIMENT,
+            EntityKind::RUN,
+            EntityKind::LOGGED_MODEL,
+            EntityKind::REGISTERED_MODEL,
+            EntityKind::MODEL_VERSION,
+        ] {
             for uid in self.target.owned(kind, Field::TREE, tree)? {
                 if self.seen.contains(&uid) {
                     continue;

@@ -374,22 +374,22 @@ impl Described for DatasetMeta {
     }
 }
 
-/// The file of a data set input. MLflow writes the source's id as destination too.
-pub(super) fn input_document(dataset_directory: &str, tags: &BTreeMap<String, String>) -> Node {
+/// The file of an input. MLflow writes the source's id as destination too.
+pub(super) fn input_document(source_type: &str, source: &str, tags: &BTreeMap<String, String>) -> Node {
     let tags = tags.iter().map(|(key, value)| (Node::text(key), Node::text(value))).collect();
     let pair = |key: &str, value: Node| (Node::text(key), value);
     Node::Mapping(vec![
-        pair("destination_id", Node::text(dataset_directory)),
+        pair("destination_id", Node::text(source)),
         pair("destination_type", Node::text("RUN")),
-        pair("source_id", Node::text(dataset_directory)),
-        pair("source_type", Node::text("DATASET")),
+        pair("source_id", Node::text(source)),
+        pair("source_type", Node::text(source_type)),
         pair("tags", Node::Mapping(tags)),
     ])
 }
 
-/// The data set's directory and the tags, if a document is a data set input.
-pub(super) fn read_input(document: &Node) -> Option<(String, BTreeMap<String, String>)> {
-    if document.get("source_type").and_then(Node::as_text) != Some("DATASET") {
+/// The source (a data set's directory, a model's id) and the tags, if a document is an input of this type.
+pub(super) fn read_input(document: &Node, source_type: &str) -> Option<(String, BTreeMap<String, String>)> {
+    if document.get("source_type").and_then(Node::as_text) != Some(source_type) {
         return None;
     }
     let tags = match document.get("tags") {

@@ -16,6 +16,7 @@ mod digest;
 mod export;
 mod export_experiment;
 mod export_files;
+mod export_model;
 mod export_registry;
 mod export_run;
 mod files;
@@ -24,6 +25,7 @@ mod import_anew;
 mod import_experiment;
 mod import_metric;
 mod import_run;
+mod logged_model;
 mod meta;
 mod metric_file;
 mod metric_line;
@@ -35,6 +37,7 @@ mod registry;
 mod registry_meta;
 mod report;
 mod resolver;
+mod run_models;
 mod shape;
 mod tree;
 mod wire;
@@ -59,6 +62,7 @@ pub use report::{
 };
 pub use tree::check_tree;
 
+pub(crate) use derive::file_points;
 pub(crate) use metric_file::ExtraColumn;
 
 /// Kind of the per-point column that says how a value was spelled (see `metric_line`).

@@ -15,7 +15,7 @@ use super::shape::{Layout, Shape};
 use crate::error::Result;
 use crate::format::event::{EntityKind, Field, Operation, Value};
 use crate::id::{Stamp, Uid};
-use crate::model::RunStatus;
+use crate::model::{LoggedModelStatus, RunStatus};
 
 /// Role of the register that holds the layout of an entity's directory.
 pub(super) const LAYOUT: &str = "";
@@ -56,10 +56,19 @@ const META_FIELDS: &[Field] = &[
     Field::RUN_LINK,
     Field::STATUS_MESSAGE,
     Field::MODEL_ID,
+    Field::MODEL_TYPE,
 ];
 
 /// Registers that other files of an entity determine, one each.
-const VALUE_FIELDS: &[Field] = &[Field::TAG, Field::PARAM, Field::FILE, Field::INPUT, Field::ALIAS];
+const VALUE_FIELDS: &[Field] = &[
+    Field::TAG,
+    Field::PARAM,
+    Field::FILE,
+    Field::INPUT,
+    Field::ALIAS,
+    Field::MODEL_INPUT,
+    Field::MODEL_OUTPUT,
+];
 
 /// Registers that only point to what an entity belongs to; the tree decides.
 const PLACE_FIELDS: &[Field] = &[Field::TREE, Field::EXPERIMENT, Field::MODEL];
@@ -302,6 +311,13 @@ impl EntityPlan {
                 (status.is_some_and(|status| !status.is_terminated()), &[Field::STATUS, Field::END_MS])
             }
             EntityKind::REGISTERED_MODEL => (is_later(Field::UPDATED_MS), &[Field::UPDATED_MS]),
+            EntityKind::LOGGED_MODEL => {
+                let pending = integer(Field::STATUS) == Some(LoggedModelStatus::Pending as i64);
+                (
+                    pending && is_later(Field::UPDATED_MS),
+                    &[Field::UPDATED_MS, Field::STATUS, Field::STATUS_MESSAGE],
+                )
+            }
             _ => (false, &[]),
         };
         let free = |field: &Field| fields.contains(field) || [Field::SHAPE, Field::VERBATIM].contains(field);
@@ -355,6 +371,8 @@ fn file_of(field: Field, key: &str) -> String {
         Field::PARAM => format!("params/{key}"),
         Field::INPUT => format!("inputs of data set {key}"),
         Field::ALIAS => format!("aliases/{key}"),
+        Field::MODEL_INPUT => format!("inputs of logged model {key}"),
+        Field::MODEL_OUTPUT => format!("outputs/{key}"),
         _ => key.to_owned(),
     }
 }

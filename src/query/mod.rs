@@ -8,19 +8,25 @@ pub mod follow;
 pub mod grammar;
 pub mod history;
 pub mod order;
+pub mod order_models;
 pub mod page;
 pub mod sample;
 pub(crate) mod snapshot;
 pub(crate) mod walk;
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
-use crate::model::Lifecycle;
+use crate::model::{Lifecycle, LoggedModel};
 
-use grammar::{ExperimentFields, ExperimentFilter, RegistryFields, RegistryFilter, RunFields, RunFilter};
+use grammar::{
+    ExperimentFields, ExperimentFilter, LoggedModelFilter, RegistryFields, RegistryFilter, RunFields,
+    RunFilter,
+};
 use order::{ExperimentOrder, RegistryOrder, RunOrder};
+use order_models::LoggedModelOrder;
 use page::Page;
 
 /// Which entities a search looks at.
@@ -117,4 +123,15 @@ pub fn search_registry<T: RegistryFields>(
     offset: usize,
 ) -> Page<T> {
     page::select(entities, |entity| filter.matches(entity), order, max_results, offset)
+}
+
+/// The logged models that pass a filter; as [`search_runs`].
+pub fn search_logged_models<T: Borrow<LoggedModel>>(
+    models: impl IntoIterator<Item = T>,
+    filter: &LoggedModelFilter,
+    order: &LoggedModelOrder,
+    max_results: usize,
+    offset: usize,
+) -> Page<T> {
+    page::select(models, |model| filter.matches(model.borrow()), order, max_results, offset)
 }

@@ -56,7 +56,7 @@ pub struct ModelVersionOptions {
 
 impl ModelVersionOptions {
     /// A version of what is at `source`, a URI. `models:/<name>/<version>` is another version, whose files this one
-    /// shares.
+    /// shares; `models:/<model id>` a logged model of this store.
     pub fn new(source: impl Into<String>) -> Self {
         Self { source: source.into(), ..Self::default() }
     }
@@ -270,7 +270,7 @@ impl Store {
     /// Makes a version of a registered model; it gets the next number.
     ///
     /// # Errors
-    /// [`Error::NotFound`] without the model, or the version that the source names; [`Error::InvalidArgument`] for tags
+    /// [`Error::NotFound`] without the model, or the version or logged model that the source names; [`Error::InvalidArgument`] for tags
     /// that break MLflow's rules; [`Error::Busy`] if the store's lock cannot be had.
     pub fn create_model_version(
         &self,
@@ -279,13 +279,26 @@ impl Store {
     ) -> Result<Arc<ModelVersion>> {
         let uid = Uid::random()?;
         let source = ModelUri::parse(&options.source)?;
+        // A model that was logged to this store knows where its files are, and which run made it.
+        let logged = match source {
+            Some(ModelUri::Logged(id)) => Some(self.get_logged_model(id)?),
+            _ => None,
+        };
+        let run_id = match (&options.run_id, &logged, &options.model_id) {
+            (Some(run_id), ..) => Some(run_id.clone()),
+            (None, Some(model), _) => model.source_run_id.clone(),
+            (None, None, Some(id)) => self.get_logged_model(id)?.source_run_id.clone(),
+            (None, None, None) => None,
+        };
         self.change_registry(true, |catalog| {
             let location = match source {
                 Some(ModelUri::Version(name, number)) => {
                     let (model, version) = version(catalog, name, number)?;
                     catalog.render_version(model, version).download_uri().map(str::to_owned)
                 }
-                Some(ModelUri::Logged(_)) => None,
+                Some(ModelUri::Logged(_)) => {
+                    logged.as_ref().and_then(|model| model.artifact_location.clone())
+                }
                 None => Some(options.source.clone()),
             };
             let tags = pairs(&options.tags);
@@ -293,7 +306,7 @@ impl Store {
                 uid,
                 source: &options.source,
                 storage_location: location.as_deref(),
-                run_id: options.run_id.as_deref(),
+                run_id: run_id.as_deref(),
                 run_link: options.run_link.as_deref(),
                 model_id: options.model_id.as_deref(),
                 description: options.description.as_deref(),

@@ -95,6 +95,11 @@ impl Metric {
     }
 }
 
+/// A number from a random uid, for a name that is made up.
+pub(crate) fn name_seed(uid: Uid) -> u64 {
+    uid.as_bytes().iter().fold(0u64, |hash, &b| hash.rotate_left(8) ^ u64::from(b))
+}
+
 /// Milliseconds since 1970 from the coarse clock: 2.5 ns instead of 20, and a few ms behind at most.
 pub(crate) fn coarse_now() -> i64 {
     i64::try_from(process::coarse_now_ms()).unwrap_or(i64::MAX)
@@ -130,6 +135,11 @@ impl Run {
         Self { inner: Arc::new(RunInner { store: store.clone(), uid, id, known }) }
     }
 
+    /// Whether this process started it: then its params are no claims.
+    pub(super) fn is_own(&self) -> bool {
+        self.known().own
+    }
+
     fn known(&self) -> &Known {
         self.inner.known.get(|_| Known::default())
     }
@@ -141,7 +151,6 @@ impl Run {
         if let Some(parent) = &options.parent {
             tags.push(("mlflow.parentRunId", parent));
         }
-        let random = uid.as_bytes().iter().fold(0u64, |hash, &b| hash.rotate_left(8) ^ u64::from(b));
         let new = NewRun {
             uid,
             experiment,
@@ -151,7 +160,7 @@ impl Run {
             params: &params,
             tags: &tags,
             artifact_uri: options.artifact_uri.as_deref(),
-            random,
+            random: name_seed(uid),
         };
         // The run's uid is new, so there is nothing to load of it; of the experiment its lifecycle matters.
         let wants = [Want::Entity(experiment)];
@@ -201,7 +210,7 @@ impl Run {
     }
 
     /// A deleted run refuses; looked at once per handle, so that logging stays at memory speed.
-    fn check_active(&self) -> Result<()> {
+    pub(super) fn check_active(&self) -> Result<()> {
         if self.known().active.get().is_none() {
             let state = self.inner.store.inner().current(Want::Entity(self.inner.uid))?;
             let run = state.catalog.run(self.inner.uid).ok_or_else(|| Error::not_found("run", self.id()))?;
@@ -379,7 +388,7 @@ impl Run {
     }
 
     /// Changes metadata of this run alone; see [`crate::store::Inner::change`].
-    fn change(
+    pub(super) fn change(
         &self,
         claim: bool,
         change: impl FnOnce(&Catalog, Uid) -> Result<Vec<Operation>>,

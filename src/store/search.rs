@@ -1,4 +1,4 @@
-//! Searching runs, experiments, registered models and their versions.
+//! Searching runs, experiments, registered models and their versions, logged models.
 //!
 //! Contract: MLflow's grammar, order and tokens (`query::grammar`); the extended dialect is for our API and CLI.
 //! Results are shared immutable snapshots, not copies.
@@ -11,16 +11,21 @@ use crate::error::Result;
 use crate::format::event::{EntityKind, Field};
 use crate::id::Uid;
 use crate::limits::{MODEL_VERSIONS_MAX, REGISTERED_MODELS_MAX, SEARCH_RESULTS_MAX};
-use crate::model::{Experiment, ModelVersion, RegisteredModel, RunData};
-use crate::query::grammar::{Dialect, ExperimentFilter, RegistryEntity, RegistryFilter, RunFilter};
+use crate::model::{Experiment, Lifecycle, LoggedModel, ModelVersion, RegisteredModel, RunData};
+use crate::query::grammar::{
+    DatasetFilter, Dialect, ExperimentFilter, LoggedModelFilter, RegistryEntity, RegistryFilter, RunFilter,
+};
 use crate::query::order::{ExperimentOrder, RegistryOrder, RunOrder};
+use crate::query::order_models::{LoggedModelOrder, LoggedModelOrderKey};
 use crate::query::snapshot::Snapshot;
-use crate::query::{ViewType, page, search_experiments, search_registry, search_runs};
+use crate::query::{ViewType, page, search_experiments, search_logged_models, search_registry, search_runs};
 use crate::store::state::Want;
 use crate::store::{Inner, Store};
 
 /// Results of one page when the caller does not say.
 const RESULTS_DEFAULT: usize = 1_000;
+/// The same of logged models, which is MLflow's.
+const LOGGED_MODELS_DEFAULT: usize = 100;
 
 /// What to search: runs ([`Store::search_runs`]), experiments ([`Store::search_experiments`]), registered models
 /// ([`Store::search_registered_models`]) or versions ([`Store::search_model_versions`]).
@@ -77,19 +82,59 @@ fn paged<T>(page: page::Page<T>) -> Page<T> {
 }
 
 impl Search {
-    /// How many results, at most as many as given, and from which on.
     fn range(&self, most: usize) -> Result<(usize, usize)> {
-        let max_results = i64::try_from(self.max_results).unwrap_or(i64::MAX);
-        let offset = page::decode_token(self.page_token.as_deref().unwrap_or_default())?;
-        Ok((page::check_results(max_results, most)?, offset))
+        range(self.max_results, self.page_token.as_deref(), most)
     }
 
-    /// The experiments that are named; none means all. One may be named twice, by its id and its uid.
     fn experiments(&self, store: &Inner) -> Result<Option<BTreeSet<Uid>>> {
-        let named: Result<BTreeSet<Uid>> =
-            self.experiment_ids.iter().map(|id| store.experiment_uid(id)).collect();
-        Ok(Some(named?).filter(|named| !named.is_empty()))
+        experiments_named(&self.experiment_ids, store)
     }
+}
+
+/// What logged models to search ([`Store::search_logged_models`]).
+#[derive(Clone, Debug)]
+pub struct LoggedModelSearch {
+    /// Models of these experiments only, by id or uid; empty means all.
+    pub experiment_ids: Vec<String>,
+    /// The filter; empty means all. See `docs/search.md`.
+    pub filter: String,
+    /// Which grammar the filter is in.
+    pub dialect: Dialect,
+    /// Only what was measured on these data sets counts; empty means all.
+    pub datasets: Vec<DatasetFilter>,
+    /// Keys to order by.
+    pub order_by: Vec<LoggedModelOrderKey>,
+    /// Results of one page, at most 50,000.
+    pub max_results: usize,
+    /// Where the page starts.
+    pub page_token: Option<String>,
+}
+
+impl Default for LoggedModelSearch {
+    fn default() -> Self {
+        Self {
+            experiment_ids: Vec::new(),
+            filter: String::new(),
+            dialect: Dialect::Extended,
+            datasets: Vec::new(),
+            order_by: Vec::new(),
+            max_results: LOGGED_MODELS_DEFAULT,
+            page_token: None,
+        }
+    }
+}
+
+/// The experiments that are named; none means all. One may be named twice, by its id and its uid.
+fn experiments_named(ids: &[String], store: &Inner) -> Result<Option<BTreeSet<Uid>>> {
+    let named: Result<BTreeSet<Uid>> = ids.iter().map(|id| store.experiment_uid(id)).collect();
+    Ok(Some(named?).filter(|named| !named.is_empty()))
+}
+
+/// How many results, at most as many as given, and from which on.
+fn range(max_results: usize, page_token: Option<&str>, most: usize) -> Result<(usize, usize)> {
+    let max_results = i64::try_from(max_results).unwrap_or(i64::MAX);
+    let offset = page::decode_token(page_token.unwrap_or_default())?;
+    Ok((page::check_results(max_results, most)?, offset))
 }
 
 impl Store {
@@ -196,5 +241,36 @@ impl Store {
             .collect();
         drop(state);
         Ok(paged(search_registry(versions, &filter, &order, max_results, offset)))
+    }
+
+    /// Logged models in use that pass a filter, in order.
+    ///
+    /// # Errors
+    /// As [`Store::search_runs`].
+    pub fn search_logged_models(&self, search: &LoggedModelSearch) -> Result<Page<Arc<LoggedModel>>> {
+        let filter = LoggedModelFilter::parse(&search.filter, &search.datasets, search.dialect)?;
+        let order = LoggedModelOrder::new(&search.order_by, &search.datasets)?;
+        let (max_results, offset) =
+            range(search.max_results, search.page_token.as_deref(), SEARCH_RESULTS_MAX)?;
+        let inner = self.inner();
+        let experiments = experiments_named(&search.experiment_ids, inner)?;
+        inner.with_snapshot(|snapshot| {
+            let models: Vec<LoggedModel> = {
+                let state = inner.current(Want::All)?;
+                let all = state.catalog.of_kind(EntityKind::LOGGED_MODEL);
+                let is_asked = |model: &&Arc<Entity>| {
+                    let experiment = model.reference(Field::EXPERIMENT).unwrap_or_default();
+                    experiments.as_ref().is_none_or(|asked| asked.contains(&experiment))
+                        && model.lifecycle() == Lifecycle::Active
+                };
+                all.filter(is_asked).map(|model| state.catalog.render_logged_model(model)).collect()
+            };
+            let with_metrics = |mut model: LoggedModel| {
+                model.metrics = inner.logged_model_metrics(snapshot, model.uid)?;
+                Ok(Arc::new(model))
+            };
+            let models = models.into_iter().map(with_metrics).collect::<Result<Vec<_>>>()?;
+            Ok(paged(search_logged_models(models, &filter, &order, max_results, offset)))
+        })
     }
 }

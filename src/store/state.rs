@@ -121,9 +121,22 @@ impl State {
             files.filter(|o| may_have_entities(o.kind, &o.key)).map(|o| (o.kind, o.uid)).collect();
         sources.dedup();
         for (kind, uid) in sources {
-            if self.all || self.kinds.contains(&kind) {
+            if self.all
+                || self.kinds.contains(&kind)
+                || (kind == EntityKind::RUN && self.loaded.contains(&uid))
+            {
                 self.derive(kind, uid);
             }
+        }
+    }
+
+    /// Reads blobs of the log; nothing of those that cannot be had.
+    pub(crate) fn blob_reader(&self) -> impl Fn(BlobRef) -> Option<Vec<u8>> + use<> {
+        let view = Arc::clone(&self.view);
+        move |blob| {
+            let mut bytes = Vec::new();
+            view.blob_reader(blob.id).ok()??.read_to_end(&mut bytes).ok()?;
+            Some(bytes)
         }
     }
 
@@ -134,14 +147,13 @@ impl State {
             return;
         }
         let registers = registers_of(entity);
-        let view = Arc::clone(&self.view);
-        let read_blob = |blob: BlobRef| {
-            let mut bytes = Vec::new();
-            view.blob_reader(blob.id).ok()??.read_to_end(&mut bytes).ok()?;
-            Some(bytes)
+        let read_blob = self.blob_reader();
+        let is_taken = |of: EntityKind, own: Uid| {
+            let known = self.catalog.entry(of, own).and_then(|entity| entity.reference(Field::EXPERIMENT));
+            known.is_some_and(|experiment| experiment != uid)
         };
         // Registers that are damaged have nothing to say; whoever needs the files themselves is told so.
-        for event in derive::entities(kind, uid, &registers, &read_blob).unwrap_or_default() {
+        for event in derive::entities(kind, uid, &registers, &read_blob, &is_taken).unwrap_or_default() {
             if self.catalog.apply(&event).is_ok()
                 && let Some(first) = event.operations.first()
                 && first.uid != uid
@@ -163,7 +175,7 @@ impl State {
 
     /// The entities that only follow from files, as far as these were looked at.
     pub(crate) fn derived(&self) -> impl Iterator<Item = &Arc<Entity>> {
-        let kinds = [EntityKind::REGISTERED_MODEL, EntityKind::MODEL_VERSION];
+        let kinds = [EntityKind::REGISTERED_MODEL, EntityKind::MODEL_VERSION, EntityKind::LOGGED_MODEL];
         self.derived.keys().filter_map(move |uid| kinds.iter().find_map(|kind| self.catalog.get(*kind, *uid)))
     }
 
@@ -226,6 +238,7 @@ impl State {
                     let _ = self.clock.observe(event.stamp);
                 }
             }
+            self.derive(EntityKind::RUN, uid);
             // Only now: half of an entity is none.
             self.loaded.insert(uid);
         }
@@ -280,7 +293,8 @@ impl State {
             }
         }
         self.all = true;
-        [EntityKind::TREE].into_iter().for_each(|kind| self.derive_of(kind));
+        let sources = [EntityKind::TREE, EntityKind::EXPERIMENT, EntityKind::RUN];
+        sources.into_iter().for_each(|kind| self.derive_of(kind));
         Ok(())
     }
 

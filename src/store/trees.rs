@@ -116,6 +116,16 @@ impl<'a> Port<'a> {
         Ok(series)
     }
 
+    /// What a series of an entity is of: a run, or a logged model.
+    fn owner_kind(&self, uid: Uid) -> Result<OwnerKind> {
+        let is_model = self.kind(uid)? == Some(EntityKind::LOGGED_MODEL);
+        Ok(if is_model { OwnerKind::LOGGED_MODEL } else { OwnerKind::RUN })
+    }
+
+    fn series_key(&self, uid: Uid, key: &str) -> Result<SeriesKey> {
+        Ok(SeriesKey { run: uid, owner: self.owner_kind(uid)?, key: key.into() })
+    }
+
     fn flush(&mut self) -> Result<()> {
         let gathered = std::mem::take(&mut self.gathered);
         self.gathered_points = 0;
@@ -206,11 +216,16 @@ impl Entities for Port<'_> {
         Ok(state.catalog.of_kind(kind).filter_map(|e| Some((e.reference(field)?, e.uid()))).collect())
     }
 
-    fn artifact_directory(&self, run: Uid) -> Result<PathBuf> {
-        let state = self.store.inner().held(Want::Entity(run))?;
-        let entity = state.catalog.run(run).ok_or_else(|| Error::not_found("run", run.to_string()))?;
-        let experiment = entity.reference(Field::EXPERIMENT).unwrap_or_default();
-        Ok(self.store.inner().artifact_dir(experiment, run))
+    fn artifact_directory(&self, owner: Uid) -> Result<PathBuf> {
+        let inner = self.store.inner();
+        let state = inner.held(Want::Entity(owner))?;
+        if let Some(model) = state.catalog.logged_model(owner) {
+            let experiment = model.reference(Field::EXPERIMENT).unwrap_or_default();
+            return Ok(inner.model_artifact_dir(experiment, owner));
+        }
+        let run = state.catalog.run(owner).ok_or_else(|| Error::not_found("run", owner.to_string()))?;
+        let experiment = run.reference(Field::EXPERIMENT).unwrap_or_default();
+        Ok(inner.artifact_dir(experiment, owner))
     }
 }
 
@@ -223,7 +238,7 @@ impl PointReader for Port<'_> {
         sink: &mut dyn FnMut(&PointBlock<'_>) -> Result<()>,
     ) -> Result<()> {
         let series = self.run_series(run)?;
-        let Some(origins) = series.get(&SeriesKey::of_run(run, key)) else { return Ok(()) };
+        let Some(origins) = series.get(&self.series_key(run, key)?) else { return Ok(()) };
         let skip_damage = self.store.inner().options.skip_damage;
         let single = match which {
             Which::From(origin, from) => Some((origins.iter().find(|o| o.origin == origin), from)),
@@ -314,9 +329,10 @@ impl ImportTarget for Port<'_> {
             let reader = &self.store.inner().reader;
             let came_before = self.entities.as_ref().is_some_and(|entities| entities.has_new_points(run));
             let view = if came_before { reader.refresh()? } else { reader.view() };
+            let owner = self.owner_kind(run)?;
             for part in view.series(run)? {
                 let series = part.declaration.series.clone();
-                if series.owner == OwnerKind::RUN {
+                if series.owner == owner {
                     let end = ends.entry((series.key.to_string(), part.declaration.origin)).or_insert(0);
                     *end = part.end().max(*end);
                 }
@@ -328,8 +344,8 @@ impl ImportTarget for Port<'_> {
     }
 
     fn origins(&self, run: Uid) -> Result<Vec<(String, Origin)>> {
-        let series = self.run_series(run)?;
-        let of_run = series.iter().filter(|(series, _)| series.owner == OwnerKind::RUN);
+        let (series, owner) = (self.run_series(run)?, self.owner_kind(run)?);
+        let of_run = series.iter().filter(|(series, _)| series.owner == owner);
         Ok(of_run.flat_map(|(s, parts)| parts.iter().map(|p| (s.key.to_string(), p.origin))).collect())
     }
 
@@ -355,8 +371,9 @@ impl ImportTarget for Port<'_> {
             }
         }
         self.written.next.insert((key.to_owned(), origin), first_ordinal + points as u64);
+        let series = self.series_key(run, key)?;
         self.gathered.push(Gathered {
-            series: SeriesKey::of_run(run, key),
+            series,
             origin,
             first_ordinal,
             steps: block.steps.to_vec(),
@@ -392,8 +409,8 @@ impl ImportTarget for Port<'_> {
 
 impl ExportSource for Port<'_> {
     fn metric_keys(&self, run: Uid) -> Result<Vec<String>> {
-        let series = self.run_series(run)?;
-        let runs = series.keys().filter(|s| s.owner == OwnerKind::RUN);
+        let (series, owner) = (self.run_series(run)?, self.owner_kind(run)?);
+        let runs = series.keys().filter(|s| s.owner == owner);
         Ok(runs.map(|s| s.key.to_string()).collect())
     }
 

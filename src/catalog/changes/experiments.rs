@@ -144,14 +144,15 @@ fn move_experiment(catalog: &Catalog, uid: Uid, now_ms: i64, to: Lifecycle) -> R
     Ok(operations)
 }
 
-/// Removes an experiment and its runs for good.
+/// Removes an experiment and what is in it for good.
 ///
 /// # Errors
 /// [`Error::NotFound`].
 pub fn purge_experiment(catalog: &Catalog, uid: Uid) -> Result<Vec<Operation>> {
     experiment(catalog, uid)?;
-    let runs = catalog.runs_of(uid).flat_map(|run| purge(EntityKind::RUN, run.uid()));
-    Ok(purge(EntityKind::EXPERIMENT, uid).into_iter().chain(runs).collect())
+    let inside = catalog.runs_of(uid).chain(catalog.others_of(uid));
+    let inside = inside.flat_map(|entity| purge(entity.kind(), entity.uid()));
+    Ok(purge(EntityKind::EXPERIMENT, uid).into_iter().chain(inside).collect())
 }
 
 /// Sets tags of an experiment.

@@ -18,10 +18,14 @@
 //! * Deleting a registered model is for good (both stores); a deleted version keeps what it said (file store; SQL blots
 //!   out its source and run).
 //! * Renaming a registered model to its own name does nothing (SQL; the file store refuses).
+//! * A deleted logged model may be written to, and deleted again (SQL); a param keeps its first value (in neither store, but
+//!   SQL fails and the file store forgets the first).
+//! * A model input or output of a run stays as it was first logged (file store; SQL fails).
 //! * Tags and aliases of registered models and versions do not touch the time of the last update (SQL).
 
 mod experiments;
 mod inputs;
+mod logged_models;
 mod registry;
 mod runs;
 
@@ -29,7 +33,11 @@ pub use experiments::{
     DEFAULT_EXPERIMENT, Resolution, create_experiment, delete_experiment, delete_experiment_tag,
     get_or_create_experiment, purge_experiment, rename_experiment, restore_experiment, set_experiment_tags,
 };
-pub use inputs::{dataset_uid, log_inputs};
+pub use inputs::{dataset_uid, log_inputs, log_model_inputs, log_model_outputs};
+pub use logged_models::{
+    NewLoggedModel, create_logged_model, delete_logged_model, delete_model_tag, finalize_logged_model,
+    log_model_params, set_model_tags,
+};
 pub use registry::{
     NewModelVersion, create_model_version, create_registered_model, delete_alias, delete_model_version,
     delete_model_version_tag, delete_registered_model, delete_registered_model_tag, rename_registered_model,

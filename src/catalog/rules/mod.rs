@@ -10,11 +10,13 @@
 //! * Letters and digits of every script are key characters, as in Python's `\w`; combining marks too, which Python
 //!   refuses (words of many Indian scripts cannot be written without them).
 
+mod logged_models;
 mod registry;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use logged_models::{logged_model_name, logged_model_tag, model_id, model_param_unchanged};
 pub use registry::{
     is_latest, new_registered_model_alias, registered_model_alias, registered_model_name, registry_tag,
     registry_tag_key,

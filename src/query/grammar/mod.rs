@@ -18,10 +18,12 @@ mod expr;
 mod group;
 mod lex;
 mod like;
+mod logged_models;
 mod registry;
 mod runs;
 
 pub use experiments::{ExperimentFields, ExperimentFilter, ExperimentText, ExperimentTime};
+pub use logged_models::{DatasetFilter, LoggedModelFilter};
 pub use registry::{IS_PROMPT, RegistryEntity, RegistryFields, RegistryFilter, RegistryNumber, RegistryText};
 pub use runs::{RunFields, RunFilter, RunText, RunTime};
 
@@ -30,6 +32,10 @@ pub(super) use experiments::{
     ExperimentAttribute, attribute_named as experiment_attribute_named, compare_ids as compare_experiment_ids,
 };
 pub(super) use lex::{Kind, tokens};
+pub(super) use logged_models::{
+    LoggedModelAttribute, LoggedModelText, LoggedModelTime, attribute_named as logged_model_attribute_named,
+    latest_metric, text_of as logged_model_text, time_of as logged_model_time,
+};
 pub(super) use registry::{RegistryAttribute, order_attribute as registry_order_attribute};
 pub(super) use runs::{
     RunAttribute, RunEntity, attribute_named as run_attribute_named, entity_named as run_entity_named,
