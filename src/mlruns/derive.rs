@@ -87,8 +87,8 @@ pub(crate) fn entities(
     Ok(events)
 }
 
-/// The points of a metric file that is kept as it is, each with what follows the step in its line. Lines that are no points
-/// have nothing to say.
+/// The points of a metric file that is kept as it is, each with what follows the step in its line. Lines that are no
+/// points have nothing to say.
 pub(crate) fn file_points(content: &Value, read_blob: ReadBlob<'_>) -> Result<Vec<(Point, Vec<u8>)>> {
     let bytes = match Content::from_value(content)? {
         Some(Content::Inline(bytes)) => bytes,

@@ -1,8 +1,8 @@
-//! The files that make up an entity, wherever they lie: in a tree, or in the registers of a store that kept them as they
-//! were.
+//! The files that make up an entity, wherever they lie: in a tree, or in the registers of a store that kept them as
+//! they were.
 //!
-//! Contract: what an entity is, is told once, in terms of this trait; so a store that was made by a program that did not
-//! know an entity shows what an import of the tree would have made of it. Paths are relative to one directory, the
+//! Contract: what an entity is, is told once, in terms of this trait; so a store that was made by a program that did
+//! not know an entity shows what an import of the tree would have made of it. Paths are relative to one directory, the
 //! *root*; those below it, the *base* of an entity, are what the keys of its registers are relative to.
 
 use std::path::{Path, PathBuf};

@@ -14,6 +14,7 @@ use super::meta::{DatasetMeta, ExperimentMeta, Fields};
 use super::path::{is_text, key_of};
 use super::plan::{EntityPlan, META};
 use super::registry::MODELS;
+use super::report::ArtifactMode;
 use super::shape::Described;
 use super::tree::{FoundExperiment, experiment_uid, is_run_name};
 use super::yaml_emit::emit;
@@ -137,11 +138,14 @@ impl Importer<'_> {
         let (tree, experiment_id) = (self.identity.uid, experiment.id.as_ref());
         let context = OwnerContext { tree, experiment: experiment.uid, experiment_id };
         let mut files = TreeFiles::new(self, base);
-        let Some((plan, _)) = logged_model(&mut files, place, uid, &context)? else { return Ok(()) };
+        let Some((mut plan, _)) = logged_model(&mut files, place, uid, &context)? else { return Ok(()) };
         let metric_files = files.metric_files;
         let path = base.join(place);
         if self.is_left_out(uid, &path)? {
             return Ok(());
+        }
+        if matches!(self.options.artifacts, ArtifactMode::Copy | ArtifactMode::Link) {
+            plan.elsewhere.insert("artifacts".into());
         }
         self.commit(plan, &path)?;
         let artifacts = path.join("artifacts");

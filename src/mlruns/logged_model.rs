@@ -1,8 +1,8 @@
 //! Logged models, from their files.
 //!
-//! Contract: a directory in an experiment's `models/` is a logged model if its `meta.yaml` names one; anything else is kept
-//! as files of the experiment. A model keeps its id as identity if its directory is named by it and nothing else in the
-//! store has it; otherwise its identity is hashed and the id is a text beside it.
+//! Contract: a directory in an experiment's `models/` is a logged model if its `meta.yaml` names one; anything else is
+//! kept as files of the experiment. A model keeps its id as identity if its directory is named by it and nothing else
+//! in the store has it; otherwise its identity is hashed and the id is a text beside it.
 
 use std::path::Path;
 

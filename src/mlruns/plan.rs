@@ -122,10 +122,15 @@ impl EntityPlan {
         short(hasher.finalize().as_bytes())
     }
 
-    /// Takes away the files that are entities of their own now: for when these are in the store.
+    /// Takes away the files that are entities of their own now: for when these are in the store. Those of a run say what
+    /// is its own, and go on to do so.
     pub(super) fn superseded(&self, current: &Registers) -> Vec<Operation> {
         let files = current.iter().filter(|((field, key), (_, value))| {
-            *field == Field::FILE && *value != Value::Absent && is_covered(&self.elsewhere, key)
+            self.kind != EntityKind::RUN
+                && *field == Field::FILE
+                && *value != Value::Absent
+                && is_covered(&self.elsewhere, key)
+                && !self.registers.contains_key(&(*field, key.clone()))
         });
         let (kind, uid) = (self.kind, self.uid);
         files
@@ -220,8 +225,9 @@ impl EntityPlan {
         differences: &mut Vec<Difference>,
     ) {
         for ((field, key), (stamp, value)) in current {
-            // Files that are metrics without a point are not planned here.
-            let elsewhere = *field == Field::FILE && key.starts_with("metrics/");
+            // Files that are metrics without a point are not planned here, and artifacts stay where they are.
+            let is_artifact = self.kind == EntityKind::LOGGED_MODEL && key.starts_with("artifacts/");
+            let elsewhere = *field == Field::FILE && (key.starts_with("metrics/") || is_artifact);
             if !VALUE_FIELDS.contains(field)
                 || elsewhere
                 || (*field == Field::FILE && is_covered(&self.elsewhere, key))

@@ -1,8 +1,8 @@
 //! Registered models and versions, from their files.
 //!
-//! Contract: a directory is a registered model if its `meta.yaml` names one, a version if it has a number; anything else
-//! is kept as files of what it lies in. A model is hashed from tree, directory and creation time, a version from that
-//! and its directory.
+//! Contract: a directory is a registered model if its `meta.yaml` names one, a version if it has a number; anything
+//! else is kept as files of what it lies in. A model is hashed from tree, directory and creation time, a version from
+//! that and its directory.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -202,8 +202,8 @@ impl Store {
         self.artifact_location_of(&ArtifactOwner::logged_model(model))
     }
 
-    /// The folder of somebody's artifacts. What was imported is inside the store although its URI is that of the tree it
-    /// came from, so the folder inside the store comes first if it is there.
+    /// The folder of somebody's artifacts. What was imported is inside the store although its URI is that of the tree
+    /// it came from, so the folder inside the store comes first if it is there.
     fn artifact_folder(&self, owner: &ArtifactOwner) -> Result<PathBuf> {
         let inside = self.inner().experiment_artifact_dir(owner.experiment).join(&owner.inside);
         if self.inner().vfs.metadata(&inside).is_ok() {

@@ -25,7 +25,8 @@ const PURGE_MAX: usize = 10_000;
 /// What [`Store::gc`] removes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GcOptions {
-    /// Runs, logged models and experiments that were deleted longer ago than this, in milliseconds, are purged. 0: all deleted ones.
+    /// Runs, logged models and experiments that were deleted longer ago than this, in milliseconds, are purged. 0: all
+    /// deleted ones.
     pub older_than_ms: u64,
     /// Only say what would be removed.
     pub dry_run: bool,

@@ -1,8 +1,8 @@
 //! Metrics of logged models: logged by runs, kept for run and model, each with the data set they were measured on.
 //!
 //! Contract: a point of a model is a point of the run that logged it and one of the model, both in one write. What does
-//! not fit a live record (which run, which data set) is a column beside the points, as MLflow's files have it behind the
-//! step, so these points go to a batch at once.
+//! not fit a live record (which run, which data set) is a column beside the points, as MLflow's files have it behind
+//! the step, so these points go to a batch at once.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -54,7 +54,8 @@ fn tail(run_id: Option<&str>, dataset: Option<&(String, String)>) -> Vec<u8> {
     out
 }
 
-/// The run, and the data set, of a model's metric. Names of data sets may have blanks in them, ids and digests have none.
+/// The run, and the data set, of a model's metric. Names of data sets may have blanks in them, ids and digests have
+/// none.
 fn read_tail(tail: &[u8]) -> (Option<String>, Option<(String, String)>) {
     let text = String::from_utf8_lossy(tail);
     let text = text.trim();

@@ -270,8 +270,9 @@ impl Store {
     /// Makes a version of a registered model; it gets the next number.
     ///
     /// # Errors
-    /// [`Error::NotFound`] without the model, or the version or logged model that the source names; [`Error::InvalidArgument`] for tags
-    /// that break MLflow's rules; [`Error::Busy`] if the store's lock cannot be had.
+    /// [`Error::NotFound`] without the model, or the version or logged model that the source names;
+    /// [`Error::InvalidArgument`] for tags that break MLflow's rules; [`Error::Busy`] if the store's lock cannot be
+    /// had.
     pub fn create_model_version(
         &self,
         name: &str,

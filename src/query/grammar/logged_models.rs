@@ -1,7 +1,7 @@
 //! Logged models: which keys a filter can name, and what they mean.
 //!
-//! Contract: a metric of a model has a latest value for each data set that it was measured on; a filter and an order look
-//! at the latest of those on the data sets that the search is about, or of all.
+//! Contract: a metric of a model has a latest value for each data set that it was measured on; a filter and an order
+//! look at the latest of those on the data sets that the search is about, or of all.
 
 use crate::error::{Error, Result};
 use crate::model::{LoggedModel, LoggedModelMetric, LoggedModelStatus};
