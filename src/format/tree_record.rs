@@ -43,6 +43,9 @@ pub struct KeptFiles {
 impl KeptFiles {
     /// Counts a register.
     pub fn add(&mut self, field: Field, key: &str, value: ValueRef<'_>) {
+        if field == Field::MODEL_OUTPUT && value.integer().is_some() {
+            self.yaml += 1;
+        }
         let ValueRef::Bytes(bytes) = value else { return };
         match field {
             Field::SHAPE => self.yaml += u64::from(key == META),
@@ -56,7 +59,7 @@ impl KeptFiles {
                 let is_elsewhere = key.starts_with("inputs/") || key.starts_with("outputs/");
                 self.yaml -= u64::from(is_elsewhere && self.yaml > 0);
             }
-            Field::INPUT | Field::MODEL_INPUT | Field::MODEL_OUTPUT => self.yaml += 1,
+            Field::INPUT | Field::MODEL_INPUT => self.yaml += 1,
             Field::METRIC_FILE => {
                 let original = bytes.get(METRIC_FLAGS_AT).is_some_and(|f| f & METRIC_HAS_ORIGINAL != 0);
                 self.metric += 1;

@@ -122,8 +122,8 @@ impl EntityPlan {
         short(hasher.finalize().as_bytes())
     }
 
-    /// Takes away the files that are entities of their own now: for when these are in the store. Those of a run say what
-    /// is its own, and go on to do so.
+    /// Takes away the files that are entities of their own now: for when these are in the store. Those of a run say
+    /// what is its own, and go on to do so.
     pub(super) fn superseded(&self, current: &Registers) -> Vec<Operation> {
         let files = current.iter().filter(|((field, key), (_, value))| {
             self.kind != EntityKind::RUN

@@ -233,8 +233,10 @@ pub struct RunData {
     /// Data set inputs.
     pub inputs: Vec<DatasetInput>,
     /// Ids of the logged models that it used.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub model_inputs: Vec<String>,
     /// Logged models that it made.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub model_outputs: Vec<ModelOutput>,
 }
 

@@ -18,8 +18,8 @@
 //! * Deleting a registered model is for good (both stores); a deleted version keeps what it said (file store; SQL blots
 //!   out its source and run).
 //! * Renaming a registered model to its own name does nothing (SQL; the file store refuses).
-//! * A deleted logged model may be written to, and deleted again (SQL); its params keep their first values (SQL fails with
-//!   a message of its own, the file store forgets the first).
+//! * A deleted logged model may be written to, and deleted again (SQL). Its params keep their first values: SQL
+//!   fails with a message of its own, the file store forgets the first.
 //! * A model input or output of a run stays as it was first logged (file store; SQL fails).
 //! * Tags and aliases of registered models and versions do not touch the time of the last update (SQL).
 
