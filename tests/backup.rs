@@ -1,24 +1,24 @@
 //! Backups of a store that is written meanwhile: all that was acknowledged before is there, and the copy is a store.
 
+#[path = "support/child.rs"]
+mod child;
+
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use mlrs_db::{Error, Points, RunOptions, Store};
 
-const CHILD: &str = "MLRS_BACKUP_CHILD";
+use child::Child;
+
+const STUCK: Duration = Duration::from_secs(120);
 
 /// Logs at full speed until it is killed: points, columns, params, artifacts, with small segments that are sealed.
-#[test]
-fn child_process() {
-    let Ok(path) = std::env::var(CHILD) else { return };
+fn log_at_full_speed(path: &str) {
     let store = Store::options().segment_bytes_max(1).flush_interval_ms(3).open(path).unwrap();
     let run = store.experiment("busy").unwrap().start_run(RunOptions::new()).unwrap();
     let (points, columns) = (run.series("points").unwrap(), run.series("columns").unwrap());
-    eprintln!("run {}", run.id());
+    child::say_word("run", run.id());
     for n in 0i64.. {
         points.log_at(n, n, n as f64).unwrap();
         if n % 64 == 63 {
@@ -31,60 +31,15 @@ fn child_process() {
             run.log_param(&format!("p{name}"), &name).unwrap();
             store.put_artifact_bytes(run.id(), name.as_bytes(), &format!("a/{name}.txt")).unwrap();
         }
-        // A write of a line is whole; the count says that all before it returned.
-        eprintln!("logged {}", n + 1);
+        child::say_count("logged", n as u64 + 1);
     }
 }
 
-struct Writer {
-    process: Child,
-    run: Arc<Mutex<String>>,
-    logged: Arc<AtomicU64>,
-}
-
-impl Writer {
-    fn spawn(path: &Path) -> Self {
-        let mut process = Command::new(std::env::current_exe().unwrap())
-            .args(["child_process", "--exact", "--nocapture", "--test-threads=1"])
-            .env(CHILD, path)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(process.stderr.take().unwrap()).lines();
-        let (run, logged) = (Arc::new(Mutex::new(String::new())), Arc::new(AtomicU64::new(0)));
-        let (to, count) = (Arc::clone(&run), Arc::clone(&logged));
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                match line.split_once(' ') {
-                    Some(("run", id)) => *to.lock().unwrap() = id.to_owned(),
-                    Some(("logged", n)) => count.store(n.parse().unwrap(), Ordering::SeqCst),
-                    _ => {}
-                }
-            }
-        });
-        Self { process, run, logged }
-    }
-
-    fn logged(&self) -> u64 {
-        self.logged.load(Ordering::SeqCst)
-    }
-
-    fn wait_for(&self, count: u64) {
-        let since = std::time::Instant::now();
-        while self.logged() < count {
-            assert!(since.elapsed().as_secs() < 120, "the writer is stuck at {}", self.logged());
-            std::thread::sleep(std::time::Duration::from_millis(2));
-        }
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+#[test]
+fn child_process() {
+    let Some((_, args)) = child::called() else { return };
+    child::die_with_parent();
+    log_at_full_speed(&args[0]);
 }
 
 fn values(store: &Store, run: &str, key: &str) -> Vec<f64> {
@@ -128,13 +83,16 @@ fn a_backup_beside_a_writer_at_full_speed_holds_all_that_was_acknowledged() {
     let directory = tempfile::tempdir().unwrap();
     let (path, dest) = (directory.path().join("store"), directory.path().join("backup"));
     Store::open(&path).unwrap().close().unwrap();
-    let writer = Writer::spawn(&path);
+    let writer = Child::spawn("log", &[path.to_str().unwrap().to_owned()]);
     let source = Store::options().read_only(true).open(&path).unwrap();
     let mut points = 0;
     for round in 0..6u64 {
-        writer.wait_for(3_000 * (round + 1));
-        let acknowledged = writer.logged();
-        let run = writer.run.lock().unwrap().clone();
+        let wanted = 3_000 * (round + 1);
+        writer.wait_until(STUCK, "logging", |said| said.count("logged") >= wanted);
+        let (acknowledged, run) = {
+            let said = writer.said();
+            (said.count("logged"), said.words["run"].clone())
+        };
         let report = source.backup(&dest, &mut |_| {}).unwrap();
         assert_eq!(report.is_incremental, round > 0);
         assert_eq!(report.copied.problems, []);
@@ -148,6 +106,7 @@ fn a_backup_beside_a_writer_at_full_speed_holds_all_that_was_acknowledged() {
         store.close().unwrap();
         check(&copy, &run, acknowledged);
     }
+    writer.kill();
     println!(
         "backup: 6 beside a writer at full speed, {points} points in the last, 0 acknowledged ones missing"
     );

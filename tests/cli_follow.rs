@@ -1,16 +1,15 @@
 //! `tail`, `top`, `runs reap`, and how lists tell a running run from one whose writer is gone.
 #![cfg(feature = "cli")]
 
+#[path = "support/program.rs"]
+mod program;
+
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
 
 use serde_json::Value;
-use tempfile::TempDir;
 
-struct Fixture {
-    dir: TempDir,
-}
+use program::Fixture;
 
 /// `mlrs-db log` that waits for more lines.
 struct Logger {
@@ -38,44 +37,6 @@ impl Logger {
 }
 
 impl Fixture {
-    fn new() -> Self {
-        let fixture = Self { dir: tempfile::tempdir().unwrap() };
-        assert_eq!(fixture.run(&["init"]).status.code(), Some(0));
-        fixture
-    }
-
-    fn store(&self) -> PathBuf {
-        self.dir.path().join("store")
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mlrs-db"));
-        command
-            .args(arguments)
-            .env("MLRS_DB_STORE", self.store())
-            .env_remove("NO_COLOR")
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    fn text(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {complaints}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn json(&self, arguments: &[&str]) -> Vec<Value> {
-        let text = self.text(&[arguments, &["--json"]].concat());
-        text.lines()
-            .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}")))
-            .collect()
-    }
-
     fn logger(&self, name: &str) -> Logger {
         let mut process = self
             .command(&["log", "--run", name])

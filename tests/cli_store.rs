@@ -1,58 +1,18 @@
 //! The program on a real store: what is logged is listed, found, printed, drawn, checked and taken care of.
 #![cfg(feature = "cli")]
 
+#[path = "support/program.rs"]
+mod program;
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
-use tempfile::TempDir;
 
-/// A fresh store and the program on it.
-struct Fixture {
-    dir: TempDir,
-}
+use program::{Fixture, stderr};
 
 impl Fixture {
-    fn new() -> Self {
-        let fixture = Self { dir: tempfile::tempdir().unwrap() };
-        assert_eq!(fixture.run(&["init"]).status.code(), Some(0));
-        fixture
-    }
-
-    fn store(&self) -> PathBuf {
-        self.dir.path().join("store")
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mlrs-db"));
-        command
-            .args(arguments)
-            .env("MLRS_DB_STORE", self.store())
-            .env_remove("NO_COLOR")
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    /// Standard output of a command that must succeed.
-    fn text(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// The same as JSON lines.
-    fn json(&self, arguments: &[&str]) -> Vec<Value> {
-        let text = self.text(&[arguments, &["--json"]].concat());
-        text.lines()
-            .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}")))
-            .collect()
-    }
-
     /// Flips a bit in the middle of a segment.
     fn damage_largest_segment(&self) -> PathBuf {
         let segments =
@@ -102,10 +62,6 @@ impl Fixture {
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 const CSV: &str = "step,timestamp,loss,acc\n0,1000,1.0,\n1,2000,0.5,0.25\n2,3000,nan,0.75\n";

@@ -1,6 +1,9 @@
 //! Batches as a whole: every point comes back bit for bit, damage is an error and never a panic, and the bytes of the
 //! format hold still.
 
+#[path = "support/chance.rs"]
+mod chance;
+
 use mlrs_db::codec::Compression;
 use mlrs_db::codec::axis::Axis;
 use mlrs_db::codec::bytes::Reader;
@@ -10,26 +13,11 @@ use mlrs_db::codec::value;
 use mlrs_db::format::batch::{self, ColumnInput, Scratch};
 use proptest::prelude::*;
 
+use chance::Random;
+
 /// Failures are seeds in the output; no files beside the tests.
 fn config(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
-}
-
-/// Deterministic noise, so that a failure is a seed.
-struct Noise(u64);
-
-impl Noise {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
-    }
 }
 
 const SPECIAL: [u64; 12] = [
@@ -49,29 +37,29 @@ const SPECIAL: [u64; 12] = [
 
 /// The kinds of series that training writes, and the ones it should not.
 fn fill(kind: u32, len: usize, seed: u64) -> Vec<f64> {
-    let mut noise = Noise(seed);
+    let mut noise = Random(seed);
     let divisor = [1.0, 8.0, 100.0, 397.0, 1e5, 44.0, 1e9, 0.003][seed as usize % 8];
     let slope = noise.unit() * 1e-3;
     let mut sum = 0.0;
     (0..len)
         .map(|i| match kind {
             0 => 0.25 + divisor,
-            1 => (noise.next() % 5000) as f64 / divisor,
+            1 => (noise.word() % 5000) as f64 / divisor,
             2 => i as f64 / divisor,
             3 => slope * (1.0 - i as f64 / len as f64),
             4 => f64::from(noise.unit() as f32),
-            5 => f64::from((noise.next() % 300) as f32 / 301.0),
+            5 => f64::from((noise.word() % 300) as f32 / 301.0),
             6 => noise.unit() * 3.0 - 1.0,
             7 => (i as f64 * 0.01).sin(),
-            8 => f64::from_bits(noise.next()),
-            9 => f64::from(f32::from_bits(noise.next() as u32)),
+            8 => f64::from_bits(noise.word()),
+            9 => f64::from(f32::from_bits(noise.word() as u32)),
             10 => {
                 sum += 0.1;
                 sum
             }
             11 => 2.0 / (1.0 + i as f64),
-            12 => (noise.next() as i64 >> (seed % 40)) as f64,
-            _ => f64::from_bits(SPECIAL[noise.next() as usize % SPECIAL.len()]),
+            12 => (noise.word() as i64 >> (seed % 40)) as f64,
+            _ => f64::from_bits(SPECIAL[noise.word() as usize % SPECIAL.len()]),
         })
         .collect()
 }
@@ -90,10 +78,10 @@ fn column() -> impl Strategy<Value = Vec<f64>> {
     ];
     (0u32..14, len, any::<u64>(), 0usize..6, 0u32..14).prop_map(|(kind, len, seed, specials, other)| {
         let mut values = fill(kind, len, seed);
-        let mut noise = Noise(!seed);
+        let mut noise = Random(!seed);
         for _ in 0..specials {
-            values[noise.next() as usize % len] =
-                f64::from_bits(SPECIAL[noise.next() as usize % SPECIAL.len()]);
+            values[noise.word() as usize % len] =
+                f64::from_bits(SPECIAL[noise.word() as usize % SPECIAL.len()]);
         }
         if specials == 5 {
             let half = len / 2;
@@ -122,10 +110,10 @@ fn encoded(values: &[f64], compression: Compression) -> Vec<u8> {
 #[test]
 fn one_scratch_serves_all_columns() {
     let mut scratch = value::Scratch::default();
-    let mut noise = Noise(7);
+    let mut noise = Random(7);
     for round in 0..600 {
         let len = [1, 2, 129, 1024, 3, 4096, 128][round % 7];
-        let values = fill(noise.next() as u32 % 14, len, noise.next());
+        let values = fill(noise.word() as u32 % 14, len, noise.word());
         let compression = if round % 2 == 0 { Compression::None } else { Compression::Zstd };
         let mut bytes = Vec::new();
         value::encode(&values, compression, &mut scratch, &mut bytes);
@@ -203,39 +191,39 @@ struct Batch {
 
 fn a_batch() -> impl Strategy<Value = Batch> {
     (any::<u64>(), 1usize..5, 1usize..12).prop_map(|(seed, n_axes, n_series)| {
-        let mut noise = Noise(seed);
-        let common = 1 + noise.next() as usize % 300;
+        let mut noise = Random(seed);
+        let common = 1 + noise.word() as usize % 300;
         let axes: Vec<(Vec<i64>, Vec<i64>)> = (0..n_axes)
             .map(|_| {
                 let len =
-                    if noise.next().is_multiple_of(3) { 1 + noise.next() as usize % 4096 } else { common };
-                let wild = noise.next().is_multiple_of(5);
-                let mut time = 1_700_000_000_000 + (noise.next() % 1000) as i64;
+                    if noise.word().is_multiple_of(3) { 1 + noise.word() as usize % 4096 } else { common };
+                let wild = noise.word().is_multiple_of(5);
+                let mut time = 1_700_000_000_000 + (noise.word() % 1000) as i64;
                 (0..len as i64)
                     .map(|i| {
-                        time += 100 + (noise.next() % 7) as i64;
-                        if wild { (noise.next() as i64, noise.next() as i64) } else { (i * 10, time) }
+                        time += 100 + (noise.word() % 7) as i64;
+                        if wild { (noise.word() as i64, noise.word() as i64) } else { (i * 10, time) }
                     })
                     .unzip()
             })
             .collect();
         let series = (0..n_series)
             .map(|i| {
-                let axis = noise.next() as usize % n_axes;
+                let axis = noise.word() as usize % n_axes;
                 let len = axes[axis].0.len();
-                let extras = if noise.next().is_multiple_of(3) {
-                    let words = 1 + noise.next() as usize % 3.min(len);
+                let extras = if noise.word().is_multiple_of(3) {
+                    let words = 1 + noise.word() as usize % 3.min(len);
                     vec![Extra {
-                        kind: noise.next() as u8,
+                        kind: noise.word() as u8,
                         dictionary: (0..words).map(|w| vec![b'w'; w]).collect(),
-                        indices: (0..len).map(|_| (noise.next() % words as u64) as u32).collect(),
+                        indices: (0..len).map(|_| (noise.word() % words as u64) as u32).collect(),
                     }]
                 } else {
                     Vec::new()
                 };
-                let values = fill(noise.next() as u32 % 14, len, noise.next());
+                let values = fill(noise.word() as u32 % 14, len, noise.word());
                 // Out of order on purpose; some series twice.
-                let number = (noise.next() % 9) as u32 * 1000;
+                let number = (noise.word() % 9) as u32 * 1000;
                 Series { number, first_ordinal: 4096 * i as u64, axis, values, extras }
             })
             .collect();

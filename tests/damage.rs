@@ -3,6 +3,8 @@
 //! Contract: whatever happens to the bytes, an answer is right or an error, never wrong and never a panic; what lies
 //! outside the damage stays readable; and `verify` names the place. `MLRS_TEST_SCALE=n` does n times as much.
 
+#[path = "support/chance.rs"]
+mod chance;
 mod damage {
     mod closed;
     mod faults;
@@ -15,30 +17,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub(crate) use chance::Random;
 use mlrs_db::vfs::memory::Tree;
 use mlrs_db::vfs::{MemoryVfs, Vfs};
 use mlrs_db::{Options, Points, RunData, RunOptions, Severity, Store, VerifyReport};
 
 /// How much more than usual is tried.
 pub(crate) fn scale() -> usize {
-    std::env::var("MLRS_TEST_SCALE").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
-}
-
-/// SplitMix64: the same damage for the same seed.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn word(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        (self.word() % end.max(1) as u64) as usize
-    }
+    chance::number("MLRS_TEST_SCALE").unwrap_or(1) as usize
 }
 
 pub(crate) const ROOT: &str = "store";

@@ -6,8 +6,7 @@
 
 #![allow(unsafe_code)]
 
-#[path = "processes/child.rs"]
-#[allow(dead_code)]
+#[path = "support/child.rs"]
 mod child;
 
 use std::collections::BTreeMap;

@@ -88,6 +88,14 @@ if [ -f fuzz/Cargo.toml ]; then
   CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}/fuzz" cargo check --manifest-path fuzz/Cargo.toml --bins
 fi
 
+if [ -f bench-compare/Cargo.toml ]; then
+  step "bench-compare compiles"
+  # Its peers' C sources take most of it; running it is for people with a quiet machine (docs/performance.md).
+  cargo fmt --manifest-path bench-compare/Cargo.toml --check
+  CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}/bench-compare" \
+    cargo check --locked --manifest-path bench-compare/Cargo.toml
+fi
+
 if [ -f examples/embed/Cargo.toml ]; then
   step "examples/embed, the engine in somebody else's program"
   CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}/embed" cargo build --manifest-path examples/embed/Cargo.toml

@@ -107,6 +107,15 @@ fn writers_of_one_series_come_together() {
     assert_eq!((samples[9].first.step, samples[9].last.step), (90, 99));
 }
 
+#[test]
+fn two_points_far_apart_are_two_samples() {
+    let directory = tempfile::tempdir().unwrap();
+    let points = [0, 238].map(|step| Point { step, timestamp_ms: step, value: 0.5 });
+    let (store, run) = with_series(directory.path(), &points, true);
+    let samples = store.history(&run, "loss").unwrap().sample(2).unwrap();
+    assert_eq!(samples, points.map(|point| expected(&[point])));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
     #[test]

@@ -103,6 +103,44 @@ fn columns_come_behind_points_and_pages_join() {
 }
 
 #[test]
+fn columns_of_many_series_come_behind_their_points_and_bad_ones_log_nothing() {
+    let (_directory, path) = temp();
+    let store = Store::open(&path).unwrap();
+    let run = store.experiment("e").unwrap().start_run(RunOptions::new()).unwrap();
+    // More series than a batch has room for where each column is full.
+    let keys: Vec<String> = (0..1_100).map(|n| format!("k{n}")).collect();
+    run.log_metric("k7", 0, -1.0).unwrap();
+    let steps: Vec<i64> = (1..=5_000).collect();
+    let values = |n: usize| -> Vec<f64> { steps.iter().map(|step| *step as f64 + n as f64).collect() };
+    let all: Vec<Vec<f64>> = (0..keys.len()).map(values).collect();
+    let columns: Vec<(&str, &[f64])> =
+        keys.iter().map(String::as_str).zip(all.iter().map(Vec::as_slice)).collect();
+    run.log_columns(&steps, &steps, &columns).unwrap();
+    run.log_metric("k7", 5_001, -2.0).unwrap();
+    run.log_columns(&[], &[], &[("k7", &[])]).unwrap();
+    run.log_columns(&steps, &steps, &[]).unwrap();
+    let short: [(&[i64], &[i64], &[f64]); 3] =
+        [(&[1, 2], &[1, 2], &[1.0]), (&[1], &[1, 2], &[1.0]), (&[1], &[-1], &[1.0])];
+    for (steps, timestamps_ms, values) in short {
+        let fine = vec![0.5; steps.len()];
+        let refused = run.log_columns(steps, timestamps_ms, &[("fine", &fine), ("k7", values)]);
+        assert!(matches!(refused, Err(Error::InvalidArgument { .. })), "{refused:?}");
+    }
+    let refused = run.log_columns(&[1], &[1], &[("k7", &[1.0]), ("a\nb", &[1.0])]);
+    assert!(matches!(refused, Err(Error::InvalidArgument { .. })), "{refused:?}");
+    for _ in 0..2 {
+        for n in [0, 7, 500, 1_023, 1_024, 1_099] {
+            let points: Points = store.history(run.id(), &keys[n]).unwrap().collect().unwrap();
+            let (before, after): (&[f64], &[f64]) = if n == 7 { (&[-1.0], &[-2.0]) } else { (&[], &[]) };
+            assert_eq!(points.values, [before, &all[n], after].concat(), "k{n}");
+        }
+        let fine: Points = store.history(run.id(), "fine").unwrap().collect().unwrap();
+        assert!(fine.values.is_empty());
+        store.sync().unwrap();
+    }
+}
+
+#[test]
 fn experiments_and_runs_are_searched_renamed_deleted_and_restored() {
     let (_directory, path) = temp();
     let store = medium::options().open(&path).unwrap();

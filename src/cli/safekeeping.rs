@@ -29,7 +29,7 @@ pub(super) fn recover(out: &mut Output<'_>, path: &Path, args: &Recover) -> Outc
     }
     for path in &report.waiting {
         out.note(format_args!(
-            "{}: waits for segments of its writer that were not copied yet",
+            "{}: waits for segments of its writer that were not copied, or are not seen, yet",
             path.display()
         ));
     }

@@ -28,7 +28,7 @@
 //! |---|---|---|
 //! | record words 1..3 | the logging thread, under the log lock | relaxed, before word 0 |
 //! | record word 0 | the same | release: publishes the point |
-//! | block header | the same, when it takes a free block | word 1, 2 relaxed, word 0 release, before any record in it |
+//! | block header | the same, when it takes a free block | [`block_header_stores`], release, before any record in it |
 //! | declaration entry | the same | bytes, then its length word, release, before the first record of its series |
 //! | bulk mark | the appending thread, under both locks | as a record, after the batch is written |
 //! | `released`, `synced` | the hand-over thread | written after the frames are (synced, if the records ever were) |
@@ -198,10 +198,26 @@ pub fn encode_block_header(seed: u64, kind: u64, number: u64) -> [u64; 4] {
     [kind, number, u64::from(check(seed, !number, [kind, number, 0, 0])), 0]
 }
 
-/// Reads a block's header: (kind, number); `None` if the block is not in use.
+/// The stores that give a block a header, in their order: (word, value). A writer that is killed between any two of
+/// them leaves a block that is not in use, or one whose records are all released; never one that looks damaged.
+pub fn block_header_stores(header: [u64; 4]) -> [(usize, u64); 6] {
+    let [kind, number, check, rest] = header;
+    [(0, 0), (2, 0), (1, number), (3, rest), (2, check), (0, kind)]
+}
+
+/// Reads a block's header: (kind, number); `None` if the block is not in use, or damaged. One whose kind is missing (it
+/// is stored last) is known by its check.
 pub fn decode_block_header(seed: u64, words: [u64; 4]) -> Option<(u64, u64)> {
-    let fits = words == encode_block_header(seed, words[0], words[1]);
-    (fits && matches!(words[0], BLOCK_POINTS | BLOCK_DECLARATIONS)).then_some((words[0], words[1]))
+    let fits = |kind: &u64| {
+        let whole = encode_block_header(seed, *kind, words[1]);
+        words[1..] == whole[1..] && (words[0] == *kind || words[0] == 0)
+    };
+    [BLOCK_POINTS, BLOCK_DECLARATIONS].into_iter().find(fits).map(|kind| (kind, words[1]))
+}
+
+/// Whether a block without a header that can be read is not in use, instead of damaged.
+pub fn is_unused_block(words: [u64; 4]) -> bool {
+    words[0] == 0 && words[2] == 0
 }
 
 /// One of the changing words with its check.
@@ -302,5 +318,6 @@ mod tests {
             Some((BLOCK_POINTS, 77))
         );
         assert!(decode_block_header(5, encode_block_header(5, 3, 77)).is_none());
+        assert!(is_unused_block([0; 4]) && !is_unused_block(encode_block_header(5, BLOCK_POINTS, 77)));
     }
 }

@@ -13,6 +13,7 @@ use crate::format::batch::{self, AxisEntry, ColumnEntry, Head, Scratch};
 use crate::format::directory::FrameEntry;
 use crate::id::SegmentId;
 use crate::log::{Segment, SeriesPart};
+use crate::model::Points;
 
 /// Heads kept while one query runs.
 const HEADS_MAX: usize = 4096;
@@ -175,26 +176,46 @@ impl ColumnReader {
 
     /// Reads one column with its axis.
     pub(crate) fn read(&mut self, place: &ColumnPlace) -> Result<DecodedColumn> {
-        let points = place.column.points;
-        let mut column =
-            DecodedColumn { first_ordinal: place.column.first_ordinal, ..DecodedColumn::default() };
-        self.read_axis(place)?;
-        if let Some((_, steps, timestamps_ms)) = &self.axis {
-            column.steps.extend_from_slice(steps);
-            column.timestamps_ms.extend_from_slice(timestamps_ms);
+        let mut points = Points::default();
+        let extras = self.read_onto(place, &mut points)?;
+        let Points { steps, timestamps_ms, values } = points;
+        Ok(DecodedColumn { first_ordinal: place.column.first_ordinal, steps, timestamps_ms, values, extras })
+    }
+
+    /// Reads one column with its axis behind the points that are there, without a copy on the way; returns its extra
+    /// columns. After an error the points are as before.
+    pub(crate) fn read_onto(&mut self, place: &ColumnPlace, points: &mut Points) -> Result<Vec<Extra>> {
+        let before = points.values.len();
+        let read = self.read_axis_onto(place, points).and_then(|()| self.read_values_onto(place, points));
+        if read.is_err() {
+            points.steps.truncate(before);
+            points.timestamps_ms.truncate(before);
+            points.values.truncate(before);
         }
+        read
+    }
+
+    fn read_values_onto(&mut self, place: &ColumnPlace, points: &mut Points) -> Result<Vec<Extra>> {
         let offset = Segment::batch_byte(place.frame, place.column.offset as u64);
         let piece = self.piece(place, place.column.offset, place.column.len)?;
-        column.values = vec![0.0; points];
-        column.extras = batch::read_column(
-            piece.bytes(),
-            &place.column,
-            place.seed,
-            &mut column.values,
-            &mut self.scratch,
-        )
-        .map_err(|m| m.at(&place.segment.path, offset))?;
-        Ok(column)
+        let before = points.values.len();
+        points.values.resize(before + place.column.points, 0.0);
+        let values = points.values.get_mut(before..).unwrap_or_default();
+        batch::read_column(piece.bytes(), &place.column, place.seed, values, &mut self.scratch)
+            .map_err(|m| m.at(&place.segment.path, offset))
+    }
+
+    /// Where many series are read, the axis that was read last is kept, because the next one likely has it, too.
+    fn read_axis_onto(&mut self, place: &ColumnPlace, points: &mut Points) -> Result<()> {
+        if self.batches.is_some() {
+            self.read_axis(place)?;
+            if let Some((_, steps, timestamps_ms)) = &self.axis {
+                points.steps.extend_from_slice(steps);
+                points.timestamps_ms.extend_from_slice(timestamps_ms);
+            }
+            return Ok(());
+        }
+        self.decode_axis(place, &mut points.steps, &mut points.timestamps_ms)
     }
 
     fn read_axis(&mut self, place: &ColumnPlace) -> Result<()> {
@@ -202,30 +223,47 @@ impl ColumnReader {
         if self.axis.as_ref().is_some_and(|(known, ..)| *known == key) {
             return Ok(());
         }
-        let entry = axis_entry(place, place.column.axis)?;
-        let first = if entry.refers_to_first {
-            Some(self.plain_axis(place, axis_entry(place, 0)?, None)?)
-        } else {
-            None
-        };
-        let first = first.as_ref().map(|(steps, timestamps_ms)| Axis { steps, timestamps_ms });
-        let (steps, timestamps_ms) = self.plain_axis(place, entry, first)?;
+        let (mut steps, mut timestamps_ms) = (Vec::new(), Vec::new());
+        self.decode_axis(place, &mut steps, &mut timestamps_ms)?;
         self.axis = Some((key, steps, timestamps_ms));
         Ok(())
     }
 
+    /// Appends the axis of a column, which may refer to the batch's first one.
+    fn decode_axis(
+        &mut self,
+        place: &ColumnPlace,
+        steps: &mut Vec<i64>,
+        timestamps_ms: &mut Vec<i64>,
+    ) -> Result<()> {
+        let entry = axis_entry(place, place.column.axis)?;
+        if !entry.refers_to_first {
+            return self.plain_axis(place, entry, None, steps, timestamps_ms);
+        }
+        let (mut first_steps, mut first_timestamps_ms) = (Vec::new(), Vec::new());
+        self.plain_axis(place, axis_entry(place, 0)?, None, &mut first_steps, &mut first_timestamps_ms)?;
+        let first = Axis { steps: &first_steps, timestamps_ms: &first_timestamps_ms };
+        self.plain_axis(place, entry, Some(first), steps, timestamps_ms)
+    }
+
+    /// Appends an axis, given the one it refers to.
     fn plain_axis(
         &mut self,
         place: &ColumnPlace,
         entry: &AxisEntry,
         first: Option<Axis<'_>>,
-    ) -> Result<(Vec<i64>, Vec<i64>)> {
+        steps: &mut Vec<i64>,
+        timestamps_ms: &mut Vec<i64>,
+    ) -> Result<()> {
         let piece = self.piece(place, entry.offset, entry.len)?;
-        let (mut steps, mut timestamps_ms) = (vec![0; entry.points], vec![0; entry.points]);
         let offset = Segment::batch_byte(place.frame, entry.offset as u64);
-        batch::read_axis(piece.bytes(), entry, first, &mut steps, &mut timestamps_ms)
-            .map_err(|m| m.at(&place.segment.path, offset))?;
-        Ok((steps, timestamps_ms))
+        let before = steps.len();
+        steps.resize(before + entry.points, 0);
+        timestamps_ms.resize(before + entry.points, 0);
+        let steps = steps.get_mut(before..).unwrap_or_default();
+        let timestamps_ms = timestamps_ms.get_mut(before..).unwrap_or_default();
+        batch::read_axis(piece.bytes(), entry, first, steps, timestamps_ms)
+            .map_err(|m| m.at(&place.segment.path, offset))
     }
 }
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::format::live::{BLOCK_RECORDS, decode_record};
+use crate::format::live::{BLOCK_RECORDS, block_header_stores, decode_record};
 use crate::limits::{LIVE_BLOCK_BYTES, LIVE_RECORD_BYTES};
 use crate::model::Point;
 use crate::vfs::SharedWords;
@@ -50,6 +50,16 @@ impl Block {
             slot.store(*word, Ordering::Relaxed);
         }
         slots.first()?.store(*words.first()?, Ordering::Release);
+        Some(())
+    }
+
+    /// Gives the block a header: whoever looks, or is left with what a killed writer stored, sees the old one, none or
+    /// the new one.
+    pub(super) fn put_header(&self, header: [u64; RECORD_WORDS]) -> Option<()> {
+        let slots = self.memory.words().get(self.first_word..self.first_word + RECORD_WORDS)?;
+        for (word, value) in block_header_stores(header) {
+            slots.get(word)?.store(value, Ordering::Release);
+        }
         Some(())
     }
 

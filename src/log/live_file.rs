@@ -61,6 +61,12 @@ impl LiveFile {
         Ok((0..blocks).map(block).collect())
     }
 
+    /// Whether what is stored in a block is in the file.
+    #[inline]
+    pub(super) fn is_mapped(&self) -> bool {
+        self.mapped
+    }
+
     /// Without a map the words go out by `pwrite`.
     pub(super) fn write_out(&self, block: &Block, at: usize, words: &[u64]) -> Result<()> {
         if self.mapped {

@@ -95,6 +95,11 @@ impl LiveTail {
         self.next = Some(next);
     }
 
+    /// Says that segments have changed: what was missing may be there now, so a hole is looked at again.
+    pub(crate) fn segments_changed(&mut self) {
+        self.lost = None;
+    }
+
     /// Only declarations from now on, until it is said where to go on.
     pub(crate) fn stop_following(&mut self) {
         self.next = None;

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use crate::codec::extra::Extra;
 use crate::error::{Error, Result};
 use crate::log::column_reader::{ColumnPlace, ColumnReader, DecodedColumn};
+use crate::model::Points;
 
 /// Columns of one origin, sorted, with what is left of the one being given out.
 #[derive(Debug, Default)]
@@ -77,6 +78,34 @@ impl OriginStream {
         let given = self.ready.slice(self.taken, left.min(max));
         self.taken += given.values.len();
         Ok(Some(given))
+    }
+
+    /// Appends all points up to the ordinal `end` that follow `next` without a hole; returns the ordinal after the
+    /// last.
+    /// Columns that nothing overlaps are decoded where they belong.
+    pub(crate) fn read_onto(
+        &mut self,
+        reader: &mut ColumnReader,
+        next: u64,
+        end: u64,
+        points: &mut Points,
+    ) -> Result<u64> {
+        let mut next = next;
+        let is_idle = self.ready.values.len() == self.taken && self.held_back.is_none();
+        while is_idle && next == self.next_ordinal {
+            let Some(place) = self.places.last() else { break };
+            if place.column.first_ordinal != next || place.end() > end || place.column.has_extras {
+                break;
+            }
+            match reader.read_onto(place, points) {
+                Ok(_) => next = place.end(),
+                Err(Error::Corrupt { .. } | Error::TornTail { .. }) if self.holes_allowed => break,
+                Err(error) => return Err(error),
+            }
+            self.next_ordinal = next;
+            self.places.pop();
+        }
+        Ok(next)
     }
 
     /// The next column without what was given out before.

@@ -57,6 +57,8 @@ pub(crate) struct View {
     pub(super) left_closed: BTreeMap<(WriterId, u64), LeftClosed>,
     /// By writer: its live records below this are in the segments as they were then. (Segments themselves go on.)
     live_to: HashMap<WriterId, u64>,
+    /// Writers one of whose segments is missing or shorter than the next one says.
+    cut: HashSet<WriterId>,
     /// By writer: what [`View::live_to`] found. The view does not change, so neither does this.
     told: Arc<Mutex<HashMap<WriterId, u64>>>,
     /// Files that could not be opened, and numbers that are missing.
@@ -186,13 +188,26 @@ impl View {
                 }
             }
         }
+        // How much of each is there: in its own file, or in one that replaces it.
+        let mut lengths: HashMap<SegmentId, u64> =
+            replaced.iter().map(|(id, (valid_len, _))| (*id, *valid_len)).collect();
+        for (_, segment, state) in &states {
+            let len = lengths.entry(segment.header.id).or_default();
+            *len = state.valid_len.max(*len);
+        }
         let mut next_number: HashMap<WriterId, u64> = HashMap::new();
         for ((writer, number), segment, state) in states {
+            let before = lengths.get(&segment.header.predecessor).copied().unwrap_or(0);
+            // A repair that set the predecessor aside says that nothing of it is left to wait for.
+            if before > 0 && before < segment.header.predecessor_len {
+                self.cut.insert(writer);
+            }
             let live_to = self.live_to.entry(writer).or_default();
             *live_to = state.live_to.max(*live_to);
             let expected = next_number.entry(writer).or_default();
             for missing in *expected..number {
                 if !replaced_numbers.contains(&(writer, missing)) {
+                    self.cut.insert(writer);
                     self.problems.push(Problem {
                         path: super::segment_path(log_dir, writer, missing),
                         text: format!("is missing, but segment {number} of the same writer is there"),
@@ -386,8 +401,16 @@ impl View {
         let covered = self.live_to(writer)?;
         // After a power cut a later frame may be there without an earlier one, and says nothing of that.
         let holes = || self.all.values().any(|s| s.header.writer == writer && !s.state().damage.is_empty());
-        let lost = window.released > covered || (window.header.boot != process::boot_id() && holes());
+        let lost = window.released > covered
+            || self.is_cut(writer)
+            || (window.header.boot != process::boot_id() && holes());
         Ok((covered.max(window.released), !lost))
+    }
+
+    /// Whether a segment of a writer is missing, or shorter than the next one says: it was not copied yet, or this host
+    /// does not see it as it is yet. What it holds is not known, so neither are the ordinals of what is live.
+    pub(crate) fn is_cut(&self, writer: WriterId) -> bool {
+        self.cut.contains(&writer)
     }
 }
 

@@ -167,8 +167,14 @@ fn recover_one(
         return Ok(());
     }
     report.files += 1;
+    // On a network file system segments, and pages of this file, may not be seen as they are yet.
+    let sees_late = matches!(which, Which::OfHost { trusts_locks: false, .. });
     let window = match read_live_window(vfs.as_ref(), path) {
         Ok(Some(window)) => window,
+        Ok(None) | Err(Error::Corrupt { .. }) if sees_late => {
+            report.waiting.push(path.to_path_buf());
+            return Ok(());
+        }
         // A writer that died before it had a header.
         Ok(None) => return remove(vfs, path),
         Err(Error::Corrupt { .. }) => return quarantine(vfs, path, report),
@@ -178,8 +184,9 @@ fn recover_one(
     // Segments after the live file: what was handed over meanwhile is in them.
     let view = reader.refresh()?;
     let (covered, joins) = view.covered(&window)?;
-    if !joins && window.header.store != store && window.header.store != StoreId::default() {
-        // Copied without all of its writer's segments: only with them it is known which ordinals its points have.
+    let is_copy = window.header.store != store && window.header.store != StoreId::default();
+    if !joins && (is_copy || sees_late || view.is_cut(window.header.writer)) {
+        // Without all of its writer's segments: only with them it is known which ordinals its points have.
         report.waiting.push(path.to_path_buf());
         return Ok(());
     }
@@ -231,7 +238,14 @@ fn recover_one(
         writer.append_event_with(&covers_live(stamp, window.header.writer, last.sequence + 1), &columns)?;
     }
     writer.sync()?;
-    if behind_hole > 0 || undeclared > 0 { quarantine(vfs, path, report) } else { remove(vfs, path) }
+    match behind_hole > 0 || undeclared > 0 {
+        false => remove(vfs, path),
+        true if sees_late => {
+            report.waiting.push(path.to_path_buf());
+            Ok(())
+        }
+        true => quarantine(vfs, path, report),
+    }
 }
 
 fn remove(vfs: &Arc<dyn Vfs>, path: &Path) -> Result<()> {

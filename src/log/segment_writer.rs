@@ -22,7 +22,7 @@ use crate::format::event::EntityKind;
 use crate::format::frame::{FLAG_GROUPED, FRAME_HEADER_BYTES, FrameKind, finish_frame, frame_seed};
 use crate::format::live::{BATCH_PREFIX_BYTES, encode_batch_prefix};
 use crate::format::segment::{
-    FOOTER_FRAME_BYTES, Footer, Replaced, SEGMENT_HEADER_BYTES, SegmentHeader, encode_replaced,
+    FOOTER_FRAME_BYTES, Footer, Replaced, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind, encode_replaced,
 };
 use crate::id::{BlobId, Uid};
 use crate::limits::{
@@ -37,6 +37,8 @@ const FILLER_BYTES_MAX: usize = 1024 * 1024;
 const SERIES_ENTRY_BYTES: u64 = 160;
 /// Directories that come early for the number of columns take at most this part of the log.
 const EARLY_DIRECTORY_SHARE: u64 = 16;
+/// Columns of this many points are not put together with others later, so they get their final form at once.
+const COMPRESSED_POINTS_MIN: usize = 2048;
 /// Those that come early for the number of points have at least so many for each series, however little these take: a
 /// fifth of a byte a point, until the segment is sealed.
 const ENTRY_POINTS_MIN: u64 = 512;
@@ -268,10 +270,19 @@ impl SegmentWriter {
                 extras: c.extras,
             })
             .collect();
-        let head_len = batch::encode(axes, &inputs, self.compression, &mut self.scratch, &mut self.buffer);
+        let compression = self.compression_of(axes);
+        let head_len = batch::encode(axes, &inputs, compression, &mut self.scratch, &mut self.buffer);
         let checked_len = BATCH_PREFIX_BYTES + head_len;
         let offset = self.end_frame(start, FrameKind::Batch, flags, checked_len);
         BuiltBatch { frames, entry: FrameEntry { offset, checked_len: checked_len as u32 } }
+    }
+
+    /// Short columns of a log segment are put together when it is sealed: compressing them here, on the path of whoever
+    /// logs, would be for nothing.
+    fn compression_of(&self, axes: &[Axis<'_>]) -> Compression {
+        let longest = axes.iter().map(|axis| axis.steps.len()).max().unwrap_or(0);
+        let is_final = self.header.kind == SegmentKind::Sealed || longest >= COMPRESSED_POINTS_MIN;
+        if is_final { self.compression } else { Compression::None }
     }
 
     fn note_batch(

@@ -18,7 +18,7 @@ use crate::format::event::{EntityKind, Event};
 use crate::format::event_record::{encode_event, entities_of};
 use crate::id::{BlobId, Origin, StoreId, Uid, WriterId};
 use crate::limits::{HANDOVER_POINTS, LIVE_BYTES_MAX, SEGMENT_BYTES_MAX};
-use crate::log::live_writer::LiveWriter;
+use crate::log::live_writer::{LiveWriter, Logged};
 use crate::log::medium::Medium;
 use crate::log::sync_gate::SyncGate;
 use crate::log::writer_state::{SegmentSide, Shared, lock};
@@ -141,16 +141,19 @@ impl LogWriter {
     /// The number of a series with points of another origin (an import, a recovery).
     pub(crate) fn series_of(&self, series: &SeriesKey, origin: Origin) -> Result<SeriesNumber> {
         let key = (series.clone(), origin);
-        let known = self.shared.series.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let all = self.shared.series.read().unwrap_or_else(PoisonError::into_inner);
+        let known = all.by_key.get(&key).cloned();
+        drop(all);
         if let Some(known) = known {
             return Ok(known);
         }
         let mut all = self.shared.series.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = all.get(&key) {
+        if let Some(known) = all.by_key.get(&key) {
             return Ok(Arc::clone(known));
         }
         let number = self.unlisted_series(series, origin)?;
-        all.insert(key, Arc::clone(&number));
+        all.by_number.insert(number.number, Arc::clone(&number));
+        all.by_key.insert(key, Arc::clone(&number));
         Ok(number)
     }
 
@@ -164,16 +167,32 @@ impl LogWriter {
         Ok(Arc::new(Declaration { number, series: series.clone(), origin, attributes: Vec::new() }))
     }
 
+    /// Logs a point of one of this writer's own series.
+    #[inline]
+    pub(crate) fn log_one(&self, series: &SeriesNumber, point: Point) -> Result<()> {
+        let shared = &self.shared;
+        shared.check()?;
+        match self.live()?.log_one(series, point, &|| shared.wake()) {
+            Ok(logged) => self.logged(logged, 1),
+            Err(error) => shared.noted(Err(error)),
+        }
+    }
+
     /// Logs points in order, all of this writer's own series.
     pub(crate) fn log(&self, points: &[(&SeriesNumber, Point)]) -> Result<()> {
         let shared = &self.shared;
         shared.check()?;
-        let live = self.live()?;
-        let logged = shared.noted(live.log(points, &|| shared.wake()))?;
+        let logged = shared.noted(self.live()?.log(points, &|| shared.wake()))?;
+        self.logged(logged, points.len())
+    }
+
+    /// What follows a log call: a hand-over where it is due, and the sync where every call promises it.
+    #[inline]
+    fn logged(&self, logged: Logged, points: usize) -> Result<()> {
         // Once in a while, not at every point.
         let is_due = logged.is_tight || logged.waiting >= HANDOVER_POINTS as u64;
-        if is_due && logged.waiting % 1024 < points.len() as u64 {
-            shared.wake();
+        if is_due && logged.waiting % 1024 < points as u64 {
+            self.shared.wake();
         }
         self.sync_if_always()
     }
@@ -226,6 +245,7 @@ impl LogWriter {
     }
 
     /// Syncs if that is what every call promises.
+    #[inline]
     pub(crate) fn sync_if_always(&self) -> Result<()> {
         if self.shared.options.sync_always { self.sync() } else { Ok(()) }
     }

@@ -44,6 +44,14 @@ pub(super) struct SegmentSide {
     pub(super) record: Vec<u8>,
 }
 
+/// The series that this writer numbered, but for those that only pass through. A hand-over knows numbers, callers keys;
+/// there may be millions, so neither looks at all.
+#[derive(Debug, Default)]
+pub(super) struct SeriesTable {
+    pub(super) by_key: HashMap<(SeriesKey, Origin), SeriesNumber>,
+    pub(super) by_number: HashMap<u32, SeriesNumber>,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Signal {
     pub(super) stop: bool,
@@ -61,7 +69,7 @@ pub(super) struct Shared {
     pub(super) live: OnceLock<LiveWriter>,
     /// Held while the live file is begun; how many bulk appends there were before.
     pub(super) live_begin: Mutex<u64>,
-    pub(super) series: RwLock<HashMap<(SeriesKey, Origin), SeriesNumber>>,
+    pub(super) series: RwLock<SeriesTable>,
     /// Numbers that were given out.
     pub(super) series_count: AtomicU64,
     pub(super) side: Mutex<SegmentSide>,
@@ -353,9 +361,8 @@ impl Shared {
     }
 
     pub(super) fn numbers(&self, wanted: impl Iterator<Item = u32>) -> HashMap<u32, SeriesNumber> {
-        let wanted: std::collections::HashSet<u32> = wanted.collect();
         let all = self.series.read().unwrap_or_else(PoisonError::into_inner);
-        all.values().filter(|d| wanted.contains(&d.number)).map(|d| (d.number, Arc::clone(d))).collect()
+        wanted.filter_map(|number| Some((number, Arc::clone(all.by_number.get(&number)?)))).collect()
     }
 
     pub(super) fn finish(&self) -> Result<()> {

@@ -246,6 +246,9 @@ impl Follower {
         let mut live = LiveColumns::new();
         let windows = self.look_at_live_files(vfs, &root.join(LIVE_DIR), &mut live)?;
         let view = reader.refresh()?;
+        if self.view.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &view)) {
+            self.tails.values_mut().for_each(|tail| tail.file.segments_changed());
+        }
         let parts = match &self.view {
             Some(known) if Arc::ptr_eq(known, &view) => Vec::new(),
             Some(known) => view.series_since(self.run, known)?,
@@ -375,8 +378,13 @@ impl Follower {
         let mut ordinals: HashMap<u32, u64> = HashMap::new();
         for declaration in window.declarations.values().filter(|d| self.wants(&d.series)) {
             let key = (Arc::clone(&declaration.series.key), declaration.origin);
-            // Where points are missing before them, they must not look as if they joined.
-            let first = self.ends.get(&key).copied().unwrap_or(0).saturating_add(u64::from(!joins));
+            let end = self.ends.get(&key).copied().unwrap_or(0);
+            let first = match joins {
+                true => end,
+                // Where points are missing before them, they must not look as if they joined, neither what segments
+                // hold nor what was handed out, which may be more than the segments that are seen.
+                false => end.max(self.next.get(&key).copied().unwrap_or(0)).saturating_add(1),
+            };
             ordinals.insert(declaration.number, first);
         }
         for record in records {

@@ -301,7 +301,15 @@ impl HistoryStream {
             points.steps.reserve_exact(expected);
             points.timestamps_ms.reserve_exact(expected);
             points.values.reserve_exact(expected);
-            while self.fill(0)? {
+            loop {
+                if let Some(Lane { place, stream, ready, at }) = self.lanes.first_mut()
+                    && *at == ready.values.len()
+                {
+                    place.next = stream.read_onto(&mut self.reader, place.next, place.end, &mut points)?;
+                }
+                if !self.fill(0)? {
+                    break;
+                }
                 let Some(lane) = self.lanes.first_mut() else { break };
                 points.steps.extend_from_slice(lane.ready.steps.get(lane.at..).unwrap_or_default());
                 points

@@ -1,7 +1,7 @@
 //! A series as a chart shows it: a few numbers for each column of pixels, and no spike lost.
 //!
 //! Contract: every point is in exactly one [`Sample`], and its value within the sample's `min` and `max`. Summaries of
-//! stored columns are used where such a column lies in one column of the chart, or in two that are neighbours; so
+//! stored columns are used where such a column lies in one column of the chart, or is narrower and lies in two; so
 //! samples of millions of points read none of them, and where the border between two samples lies may be off by a
 //! stored column (4096 points).
 
@@ -13,6 +13,9 @@ use crate::model::Point;
 use crate::query::history::PointFilter;
 use crate::query::snapshot::OriginParts;
 use crate::query::walk::{Piece, Walk};
+
+/// Stored columns of fewer points are always taken apart where they lie in two columns of a chart.
+const LEFT_WHOLE_MIN: u64 = 512;
 
 /// The points of one column of a chart.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -84,9 +87,12 @@ impl Axis {
         let (first, last) = (self.column(summary.step_min), self.column(summary.step_max));
         let middle = (i128::from(summary.step_min) + i128::from(summary.step_max)).div_euclid(2);
         let middle = i64::try_from(middle).unwrap_or(summary.step_min);
-        // Only a stored column may lie in two: a summary of more would move the border further.
-        let is_short = summary.count <= COLUMN_POINTS_MAX as u64;
-        (first == last || (last - first == 1 && is_short)).then(|| self.column(middle))
+        // Only a stored column may lie in two, if it is narrower than they are: a summary of more would move the border
+        // further, and what is shorter is read at little cost.
+        let width = i128::from(summary.step_max) - i128::from(summary.step_min);
+        let is_narrow = width * (self.columns as i128) < self.span()
+            && (LEFT_WHOLE_MIN..=COLUMN_POINTS_MAX as u64).contains(&summary.count);
+        (first == last || (last - first == 1 && is_narrow)).then(|| self.column(middle))
     }
 }
 

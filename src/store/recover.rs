@@ -88,18 +88,28 @@ impl Inner {
                     let (covered, joins) = view.covered(&window)?;
                     let (joined, behind) = window.joined(covered);
                     report.files += 1;
-                    let foreign = window.header.store != self.id;
-                    if !joins && foreign {
+                    let sees_late = !self.medium.trusts_locks();
+                    let waits =
+                        window.header.store != self.id || sees_late || view.is_cut(window.header.writer);
+                    if (!joins && waits) || (behind > 0 && sees_late) {
                         report.waiting.push(self.relative(&path));
                     } else if !joins || behind > 0 {
                         report.quarantined.push(self.relative(&path));
                     }
                     report.points += if joins { joined.len() as u64 } else { 0 };
                 }
-                Ok(None) => report.files += 1,
+                Ok(None) => {
+                    report.files += 1;
+                    if !self.medium.trusts_locks() {
+                        report.waiting.push(self.relative(&path));
+                    }
+                }
                 Err(Error::Corrupt { .. }) => {
                     report.files += 1;
-                    report.quarantined.push(self.relative(&path));
+                    match self.medium.trusts_locks() {
+                        true => report.quarantined.push(self.relative(&path)),
+                        false => report.waiting.push(self.relative(&path)),
+                    }
                 }
                 Err(error) => return Err(error),
             }

@@ -147,7 +147,8 @@ pub struct RecoverReport {
     pub files: u64,
     /// Points that were in no segment.
     pub points: u64,
-    /// Files that came without all segments of their writer: they stay until these are there.
+    /// Files that came without all segments of their writer, or whose segments this host does not see as they are: they
+    /// stay until these are there.
     pub waiting: Vec<PathBuf>,
     /// Files kept aside because some of what they hold has no place.
     pub quarantined: Vec<PathBuf>,

@@ -34,7 +34,7 @@ impl Series {
     }
 
     /// The number of this series with a writer: its own, or the one that a forked child became.
-    fn number_of(&self, writer: &LogWriter) -> Result<Cow<'_, SeriesNumber>> {
+    pub(crate) fn number_of(&self, writer: &LogWriter) -> Result<Cow<'_, SeriesNumber>> {
         if self.number.origin == Origin::from(writer.id()) {
             return Ok(Cow::Borrowed(&self.number));
         }
@@ -61,16 +61,11 @@ impl Series {
     pub fn log_at(&self, step: i64, timestamp_ms: i64, value: f64) -> Result<()> {
         rules::metric_timestamp(self.key(), value, timestamp_ms, "")?;
         let writer = self.store.inner().writer()?;
-        writer.log(&[(&*self.number_of(writer)?, Point { step, timestamp_ms, value })])
+        writer.log_one(&*self.number_of(writer)?, Point { step, timestamp_ms, value })
     }
 
-    /// Logs columns of equal length, behind what was logged before. They become batches at once: no live file, no copy
-    /// per point. Any length; every 4,096 points are a column.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] for columns of different lengths and for a time before 1970: then nothing is logged.
-    /// [`Error::DiskFull`]: then a prefix of whole columns may be.
-    pub fn log_columns(&self, steps: &[i64], timestamps_ms: &[i64], values: &[f64]) -> Result<()> {
+    /// Columns of one length, no time before 1970.
+    pub(crate) fn check_columns(&self, steps: &[i64], timestamps_ms: &[i64], values: &[f64]) -> Result<()> {
         if steps.len() != values.len() || timestamps_ms.len() != values.len() {
             return Err(Error::invalid(format!(
                 "columns of different lengths: {} steps, {} timestamps, {} values",
@@ -84,6 +79,17 @@ impl Series {
             let value = values.get(at).copied().unwrap_or_default();
             rules::metric_timestamp(self.key(), value, of(timestamps_ms), &format!("[{at}]"))?;
         }
+        Ok(())
+    }
+
+    /// Logs columns of equal length, behind what was logged before. They become batches at once: no live file, no copy
+    /// per point. Any length; every 4,096 points are a column.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for columns of different lengths and for a time before 1970: then nothing is logged.
+    /// [`Error::DiskFull`]: then a prefix of whole columns may be.
+    pub fn log_columns(&self, steps: &[i64], timestamps_ms: &[i64], values: &[f64]) -> Result<()> {
+        self.check_columns(steps, timestamps_ms, values)?;
         let writer = self.store.inner().writer()?;
         let number = self.number_of(writer)?;
         // Several columns a batch, so that a long history costs few writes.

@@ -94,7 +94,7 @@ fn check_flipped_bits(tree: &Tree, path: &Path, truth: &Answers, kind: u8) {
             continue;
         }
         for flip in 0..if scale() > 1 { 8 } else { 1 } {
-            let bit = (random.below(8) + flip) % 8;
+            let bit = (random.index(8) + flip) % 8;
             target.write_all_at(&[sound[at] ^ 1 << bit], at as u64).unwrap();
             let what = format!("byte {at} bit {bit}");
             let store = quiet(Arc::new(memory.clone())).read_only(true).open(ROOT).unwrap();
@@ -166,8 +166,8 @@ fn stretches_of_garbage_cost_only_what_they_cover() {
     assert!(sound.len() > 100 * 1024, "{}", sound.len());
     let mut random = Random(2);
     for round in 0..20 * scale() {
-        let len = (1024 << random.below(7)).min(sound.len() / 2);
-        let start = 128 + random.below(sound.len() - len - 128);
+        let len = (1024 << random.index(7)).min(sound.len() / 2);
+        let start = 128 + random.index(sound.len() - len - 128);
         let mut damaged = tree.clone();
         let garbage = (0..len).map(|_| random.word() as u8);
         file(&mut damaged, &path).splice(start..start + len, garbage);

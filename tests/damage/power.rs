@@ -99,9 +99,9 @@ fn after_a_power_cut_what_was_synced_is_there_and_of_each_series_a_beginning() {
         let mut run = run;
         let mut next = 0i64;
         for _ in 0..200 {
-            let action = random.below(20);
-            let key = ["a", "b"][random.below(2)];
-            let count = [1, 3, 50, 300][random.below(4)];
+            let action = random.index(20);
+            let key = ["a", "b"][random.index(2)];
+            let count = [1, 3, 50, 300][random.index(4)];
             let points: Points = (next..next + count)
                 .map(|n| mlrs_db::Point { step: n, timestamp_ms: n, value: n as f64 })
                 .collect();
@@ -144,11 +144,11 @@ fn after_a_power_cut_what_was_synced_is_there_and_of_each_series_a_beginning() {
             }
             // Looks before a sync were taken when less was durable than now is.
             let all: Vec<Disk> = std::mem::take(&mut *disks.lock().unwrap());
-            if random.below(40) == 0 {
+            if random.index(40) == 0 {
                 moments.push((vfs.disk(), durable.clone(), truth.clone()));
-            } else if action > 15 && !all.is_empty() && random.below(20) == 0 {
+            } else if action > 15 && !all.is_empty() && random.index(20) == 0 {
                 let before = moments.last().map(|m| m.1.clone()).unwrap_or_default();
-                let disk = all[random.below(all.len())].clone();
+                let disk = all[random.index(all.len())].clone();
                 moments.push((disk, before, truth.clone()));
             }
         }
@@ -156,7 +156,7 @@ fn after_a_power_cut_what_was_synced_is_there_and_of_each_series_a_beginning() {
             let count = disk.pending().len();
             let mut random = Random(seed ^ count as u64);
             for round in 0..7 {
-                let cut = random.below(count + 1);
+                let cut = random.index(count + 1);
                 let image = disk.after_crash(|n, change| match (round, change) {
                     (0, _) => Keep::Lost,
                     (1, _) => Keep::Whole,
@@ -165,7 +165,7 @@ fn after_a_power_cut_what_was_synced_is_there_and_of_each_series_a_beginning() {
                     (2 | 3, _) => Keep::Lost,
                     (4, _) if n == cut => Keep::Lost,
                     (4, _) => Keep::Whole,
-                    _ => match random.below(6) {
+                    _ => match random.index(6) {
                         0 => Keep::Lost,
                         1 => Keep::Zeros,
                         2 => Keep::Sectors(random.word()),

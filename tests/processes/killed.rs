@@ -8,15 +8,16 @@ use std::time::{Duration, Instant};
 
 use mlrs_db::{Severity, SharedMapping, Store};
 
-use crate::child::{self, Child};
+use crate::chance::seed;
+use crate::child::{self, Child, Watchdog};
 use crate::script::{Hand, Script, calls_of, look, look_at_shared};
-use crate::{Place, Random, cycles, random, short_time};
+use crate::{Place, Random, cycles, number};
 
 const WRITERS: usize = 3;
 /// Calls of one thread, so that a writer that lives long does not make the test long.
-const CALLS_MAX: u64 = 1_500;
+const CALLS_MAX: u64 = 1_000;
 /// Cycles of one store.
-const YOUNG_STORE: u64 = 25;
+const YOUNG_STORE: u64 = 20;
 const OLD_STORE: u64 = 150;
 const STARTED: Duration = Duration::from_secs(30);
 
@@ -238,22 +239,51 @@ fn one_store(seed: u64, cycles: u64, random: &mut Random, figures: &mut Figures)
     figures.most_files = figures.most_files.max(crate::files(&path).len());
 }
 
+impl Figures {
+    fn add(&mut self, other: &Self) {
+        self.cycles += other.cycles;
+        self.empty += other.empty;
+        self.most_files = self.most_files.max(other.most_files);
+        self.kills += other.kills;
+        self.looks += other.looks;
+        self.acknowledged += other.acknowledged;
+        self.unacknowledged += other.unacknowledged;
+        self.slowest_open = self.slowest_open.max(other.slowest_open);
+        self.looking += other.looking;
+    }
+}
+
+/// Cycles on one store after the other.
+fn lane(seed: u64, cycles: u64, old_stores: bool) -> Figures {
+    let (mut random, mut figures) = (Random(seed.wrapping_mul(0x2545_f491_4f6c_dd1d)), Figures::default());
+    while figures.cycles < cycles {
+        // Every cycle costs more the more dead writers a store has known, so there are many stores, and some old ones.
+        let some = if old_stores && random.one_in(4) { OLD_STORE } else { YOUNG_STORE };
+        let seed = seed.wrapping_add(figures.cycles);
+        one_store(seed, some.min(cycles - figures.cycles), &mut random, &mut figures);
+    }
+    figures
+}
+
 #[test]
 fn whatever_is_killed_nothing_acknowledged_is_lost() {
-    let (seed, mut random) = random("kill");
-    let (most, time) = (cycles(200), short_time());
-    println!("kill: seed {seed}, {most} cycles");
+    let (seed, cycles) = (seed(), cycles(200));
+    let soaked = number("MLRS_SOAK_CYCLES").is_some();
+    println!("kill: seed {seed}, {cycles} cycles");
+    let _watchdog = (!soaked).then(|| Watchdog::new("200 cycles of kills", Duration::from_secs(900)));
     let (begun, mut figures) = (Instant::now(), Figures::default());
-    while figures.cycles < most && time.is_none_or(|time| begun.elapsed() < time) {
-        // Every cycle costs more the more dead writers a store has known, so there are many stores, and some old ones.
-        let cycles = if time.is_none() && random.one_in(4) { OLD_STORE } else { YOUNG_STORE };
-        let seed = seed.wrapping_add(figures.cycles);
-        one_store(seed, cycles.min(most - figures.cycles), &mut random, &mut figures);
-    }
+    // Two stores at a time: most of a cycle is waiting for the moment of the kill.
+    std::thread::scope(|scope| {
+        let lanes = [(seed, cycles.div_ceil(2)), (!seed, cycles / 2)]
+            .map(|(seed, cycles)| scope.spawn(move || lane(seed, cycles, soaked)));
+        for lane in lanes {
+            figures.add(&lane.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+    });
     println!(
         "kill: seed {seed}: {} cycles, {} kills ({} before the first acknowledgement), {} points acknowledged, 0 lost, 0 \
          doubled; {} unacknowledged calls there, all whole; {} opens, 0 failed, slowest {:.1} ms; at most {} files; {:.1} s, \
-         {:.1} of it looking",
+         {:.1} of it looking, two at a time",
         figures.cycles,
         figures.kills,
         figures.empty,
@@ -265,5 +295,6 @@ fn whatever_is_killed_nothing_acknowledged_is_lost() {
         begun.elapsed().as_secs_f64(),
         figures.looking.as_secs_f64()
     );
+    assert_eq!(figures.cycles, cycles, "the number of cycles is the promise");
     assert!(figures.acknowledged > 0, "no writer ever came to log");
 }

@@ -7,6 +7,9 @@
 
 #![allow(unsafe_code)]
 
+#[path = "../support/chance.rs"]
+mod chance;
+#[path = "../support/child.rs"]
 mod child;
 mod copied;
 mod crowd;
@@ -21,56 +24,8 @@ mod stopped;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// SplitMix64: the same events for the same seed, as far as the scheduler lets them.
-#[derive(Clone, Debug)]
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn word(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
-        self.word() % end.max(1)
-    }
-
-    pub(crate) fn between(&mut self, first: u64, last: u64) -> u64 {
-        first + self.below(last - first + 1)
-    }
-
-    pub(crate) fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().and_then(|text| text.parse().ok())
-}
-
-/// The seed of this run, and where chance begins for one test.
-pub(crate) fn random(test: &str) -> (u64, Random) {
-    let clock =
-        || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64 % 1_000_000_007);
-    let seed = number("MLRS_SEED").unwrap_or_else(clock);
-    let salt = test.bytes().fold(0u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
-    (seed, Random(seed ^ salt.wrapping_mul(0x2545_f491_4f6c_dd1d)))
-}
-
-/// How often something is done: as said by the environment, or the short form.
-pub(crate) fn cycles(short: u64) -> u64 {
-    number("MLRS_SOAK_CYCLES").unwrap_or(short)
-}
-
-/// How long the short form may take on a machine that is busy with other things; its figure says how far it came.
-pub(crate) fn short_time() -> Option<Duration> {
-    number("MLRS_SOAK_CYCLES").is_none().then_some(Duration::from_secs(40))
-}
+pub(crate) use chance::{Random, cycles, number, random};
 
 pub(crate) fn seconds(short: u64) -> u64 {
     number("MLRS_SOAK_SECONDS").unwrap_or(short)
@@ -152,6 +107,7 @@ fn child_process() {
     match what.as_str() {
         "write" => killed::write(&args),
         "crowd-write" => crowd::write(&args),
+        "crowd-follow" => crowd::follow(&args),
         "crowd-read" => crowd::read(&args),
         "crowd-compact" => crowd::compact(&args),
         "crowd-delete" => crowd::delete(&args),
@@ -159,7 +115,8 @@ fn child_process() {
         "short" => many::short(&args),
         "full-disk" => full_disk::inside(&args),
         "full-write" => full_disk::write(&args),
-        "claim" => stopped::claim(&args),
+        "stop-claim" => stopped::claim(&args),
+        "stop-index" => stopped::index(&args),
         "fork-drop" => forked::drop_inherited(&args),
         "fork-log" => forked::log_inherited(&args),
         "fork-threads" => forked::beside_threads(&args),

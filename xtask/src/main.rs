@@ -17,8 +17,9 @@ const USAGE: &str = "usage: cargo xtask <chore> [options]
   bench-import --runs N [--lines-a-run M]         the same of many small runs (4 lines each): what one run costs
   fuzz [--seconds N] [TARGET...]                  each fuzz target (all by default) for N seconds (60), after its inputs
   fuzz --regressions | --build                    the known inputs alone; building alone
-  soak TEST [--cycles N | --hours H] [--seed N]   a reliability test for as long: kill, crowd, stop, fork, orphan, many,
-                                                  full, copies, writers; goes on where it was ended (docs/reliability.md)
+  soak TEST [--cycles N | --hours H] [--seed N]   a reliability test for as long: kill, crowd, stop, stop-index, network,
+                                                  fork, orphan, many, full, copies, writers; goes on where it was ended
+                                                  (docs/reliability.md)
   bench-open [--runs N] [--dir DIR] [--keep]      open plus first answer: with the index, without, after kill -9";
 
 /// What a chore returns: text for people, no types of its own.

@@ -27,9 +27,17 @@ const CYCLES: &str = "MLRS_SOAK_CYCLES";
 const SECONDS: &str = "MLRS_SOAK_SECONDS";
 
 const TESTS: &[Test] = &[
-    Test { name: "kill", program: "processes", filter: "killed::", batch: 100, variable: CYCLES },
+    Test { name: "kill", program: "processes", filter: "killed::", batch: 300, variable: CYCLES },
     Test { name: "crowd", program: "processes", filter: "crowd::", batch: 60, variable: SECONDS },
-    Test { name: "stop", program: "processes", filter: "stopped::", batch: 200, variable: CYCLES },
+    Test { name: "stop", program: "processes", filter: "stopped::a_stopped", batch: 200, variable: CYCLES },
+    Test {
+        name: "stop-index",
+        program: "processes",
+        filter: "stopped::a_writer_stopped",
+        batch: 200,
+        variable: CYCLES,
+    },
+    Test { name: "network", program: "network", filter: "killed_writers", batch: 50, variable: CYCLES },
     Test { name: "fork", program: "processes", filter: "forked::forks_at_any", batch: 200, variable: CYCLES },
     Test {
         name: "orphan",

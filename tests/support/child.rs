@@ -2,7 +2,9 @@
 //!
 //! Contract: a child says something by one `write` on its standard error, so a killed one has said a line whole or not
 //! at all, and a forked one takes no lock for it. `# name number` is a counter, `= name text` a word; anything else, such
-//! as a panic, is noise that fails the test. A child dies with its parent.
+//! as a panic, is noise that fails the test. A child dies with its parent. Included by path: the program has a test named
+//! `child_process` that does what [`called`] says.
+#![allow(dead_code, unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
