@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use super::content::Content;
 use super::export::layout_of;
 use super::files::{Child, Files};
-use super::import::{VALUE_BYTES_MAX, YamlFile, parse_yaml, text_value};
+use super::import_files::{VALUE_BYTES_MAX, YamlFile, parse_yaml, text_value};
 use super::logged_model::{OwnerContext, logged_model, logged_model_at};
 use super::meta::text_of;
 use super::path::{key_of, safe_path};

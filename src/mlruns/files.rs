@@ -8,7 +8,8 @@
 use std::path::{Path, PathBuf};
 
 use super::content::Content;
-use super::import::{Importer, Item, YamlFile};
+use super::import::Importer;
+use super::import_files::{Item, YamlFile};
 use super::meta::Fields;
 use super::plan::{EntityPlan, META};
 use super::shape::{Described, Shape};

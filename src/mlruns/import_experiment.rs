@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::files::{Files, TreeFiles, describe};
-use super::import::{Importer, Item, VALUE_BYTES_MAX, YamlFile, text_value};
+use super::import::Importer;
+use super::import_files::{Item, VALUE_BYTES_MAX, YamlFile, text_value};
 use super::logged_model::{Identities, OwnerContext, logged_model, logged_model_at};
 use super::meta::{DatasetMeta, ExperimentMeta, Fields};
 use super::path::{is_text, key_of};

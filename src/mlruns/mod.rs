@@ -23,6 +23,7 @@ mod files;
 mod import;
 mod import_anew;
 mod import_experiment;
+mod import_files;
 mod import_metric;
 mod import_run;
 mod logged_model;

@@ -6,7 +6,7 @@
 //! `tree_entities`); an export holds all metadata, as every search does.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,24 +16,22 @@ use crate::error::{Error, Result};
 use crate::format::declare::{OwnerKind, SeriesKey};
 use crate::format::event::{EntityKind, Field, Operation, ValueRef};
 use crate::id::{BlobId, Origin, Stamp, Uid};
-use crate::limits::{BLOB_CHUNK_BYTES_MAX, COLUMN_POINTS_MAX};
-use crate::log::{BulkColumn, ColumnReader, SeriesNumber};
+use crate::limits::BLOB_CHUNK_BYTES_MAX;
+use crate::log::{BulkColumn, SeriesNumber};
 use crate::mlruns::{
-    self, BlobRef, Entities, ExportOptions, ExportReport, ExportSource, Extra, ExtraColumn, ImportOptions,
-    ImportReport, ImportTarget, PointBlock, PointReader, Progress, Registers, Which,
+    self, BlobRef, Entities, ExportOptions, ExportReport, ExportSource, Extra, ImportOptions, ImportReport,
+    ImportTarget, PointBlock, PointReader, Progress, Registers, Which,
 };
-use crate::query::history::{HistoryStream, PointFilter};
 use crate::query::snapshot::{OriginParts, RunSeries, Snapshot};
 use crate::store::Store;
 use crate::store::state::Want;
 use crate::store::tree_entities::{KINDS, KnownEntities};
+use crate::store::tree_points::{read_merged, read_origin};
 
 /// Points gathered before a batch is written: bounds memory, and is what one batch shares axes over.
 const GATHERED_POINTS_MAX: usize = 64 * 1024;
 /// Columns gathered before a batch is written.
 const GATHERED_COLUMNS_MAX: usize = 256;
-/// Points handed to an exporter at a time.
-const BLOCK_POINTS: usize = COLUMN_POINTS_MAX;
 
 /// A column that waits for its batch.
 struct Gathered {
@@ -251,57 +249,6 @@ impl PointReader for Port<'_> {
         let wanted: Vec<OriginParts> =
             origins.iter().filter(|o| which != Which::Except(o.origin)).cloned().collect();
         read_merged(run, key, &wanted, skip_damage, sink)
-    }
-}
-
-/// One origin, in blocks.
-fn read_origin(
-    parts: &OriginParts,
-    from: u64,
-    skip_damage: bool,
-    sink: &mut dyn FnMut(&PointBlock<'_>) -> Result<()>,
-) -> Result<()> {
-    let mut reader = ColumnReader::default();
-    reader.holes_allowed = skip_damage;
-    let mut stream = parts.stream(&mut reader, from..u64::MAX)?.allow_holes(skip_damage);
-    while let Some(column) = stream.next(&mut reader, BLOCK_POINTS)? {
-        sink(&PointBlock {
-            steps: &column.steps,
-            timestamps: &column.timestamps_ms,
-            values: &column.values,
-            extras: &column.extras,
-        })?;
-    }
-    Ok(())
-}
-
-/// Several origins, merged; extra columns are put together anew.
-fn read_merged(
-    run: Uid,
-    key: &str,
-    origins: &[OriginParts],
-    skip_damage: bool,
-    sink: &mut dyn FnMut(&PointBlock<'_>) -> Result<()>,
-) -> Result<()> {
-    let mut stream = HistoryStream::new(&run.to_string(), key, origins, None, skip_damage)?;
-    let filter = PointFilter::default();
-    loop {
-        let (mut steps, mut timestamps, mut values) = (Vec::new(), Vec::new(), Vec::new());
-        let mut extras: BTreeMap<u8, ExtraColumn> = BTreeMap::new();
-        let more = stream.next_points(&filter, BLOCK_POINTS, &mut |point, columns, at| {
-            for extra in columns {
-                extras.entry(extra.kind).or_default().set(steps.len(), extra.get(at).to_vec());
-            }
-            steps.push(point.step);
-            timestamps.push(point.timestamp_ms);
-            values.push(point.value);
-        })?;
-        let extras: Vec<Extra> =
-            extras.into_iter().filter_map(|(kind, mut column)| column.take(kind, steps.len())).collect();
-        sink(&PointBlock { steps: &steps, timestamps: &timestamps, values: &values, extras: &extras })?;
-        if !more {
-            return Ok(());
-        }
     }
 }
 
