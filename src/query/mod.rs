@@ -10,6 +10,7 @@ pub mod history;
 pub mod order;
 pub mod page;
 pub(crate) mod snapshot;
+pub(crate) mod thinning;
 
 use std::fmt;
 use std::str::FromStr;

@@ -90,6 +90,20 @@ pub(crate) fn path_of_uri(uri: &str) -> Option<PathBuf> {
     Some(PathBuf::from(String::from_utf8(bytes).ok()?))
 }
 
+/// A URI with a path appended to its own, before a query if it has one.
+pub(crate) fn append_to_uri(uri: &str, path: &str) -> String {
+    let (uri, query) = match uri.split_once('?') {
+        // A `?` in a plain path is part of it.
+        Some((before, query)) if before.contains(':') => (before, Some(query)),
+        _ => (uri, None),
+    };
+    let appended = format!("{}/{path}", uri.trim_end_matches('/'));
+    match query {
+        Some(query) => format!("{appended}?{query}"),
+        None => appended,
+    }
+}
+
 /// Makes a folder and those above it; the names of new ones are durable when this returns.
 pub(crate) fn create_dirs_durably(vfs: &dyn Vfs, folder: &Path) -> Result<()> {
     let missing = folder.ancestors().take_while(|p| !p.as_os_str().is_empty() && vfs.metadata(p).is_err());
@@ -132,11 +146,15 @@ impl Store {
         let state = self.inner().held(Want::Experiments)?;
         let location = state.catalog.experiment(experiment).and_then(|e| e.text(Field::ARTIFACT_LOCATION));
         Ok(match location {
-            Some(location) => {
-                ArtifactRoot::Given(format!("{}/{run}/artifacts", location.trim_end_matches('/')))
-            }
+            Some(location) => ArtifactRoot::Given(append_to_uri(location, &format!("{run}/artifacts"))),
             None => ArtifactRoot::Inside(self.inner().artifact_dir(experiment, run)),
         })
+    }
+
+    /// The `file:` URI of the folder of the artifacts that are inside the store: those of a run are in
+    /// `<experiment uid>/<run uid>/artifacts` below it.
+    pub fn artifacts_uri(&self) -> String {
+        file_uri(&self.inner().root.join("artifacts"))
     }
 
     /// Where an experiment's artifacts are: the location that was given or imported, else a `file:` URI inside the
@@ -277,6 +295,13 @@ mod tests {
         }
         assert_eq!(relative("./a/b c/é").unwrap(), PathBuf::from("a/b c/é"));
         assert_eq!(relative("").unwrap(), PathBuf::new());
+    }
+
+    #[test]
+    fn a_path_is_appended_before_the_query() {
+        assert_eq!(append_to_uri("s3://bucket/x/", "r/artifacts"), "s3://bucket/x/r/artifacts");
+        assert_eq!(append_to_uri("s3://bucket/x?a=b", "r"), "s3://bucket/x/r?a=b");
+        assert_eq!(append_to_uri("/plain?/x", "r"), "/plain?/x/r");
     }
 
     #[test]

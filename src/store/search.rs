@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::format::event::{EntityKind, Field};
 use crate::id::Uid;
 use crate::model::{Experiment, RunData};
-use crate::query::grammar::{Dialect, ExperimentFilter, RunFilter};
+use crate::query::grammar::{Dialect, ExperimentFilter, RunFields, RunFilter};
 use crate::query::order::{ExperimentOrder, RunOrder};
 use crate::query::snapshot::Snapshot;
 use crate::query::{ViewType, page, search_experiments, search_runs};
@@ -74,6 +74,16 @@ fn paged<T>(page: page::Page<T>) -> Page<T> {
 }
 
 impl Search {
+    /// Checks filter, order, number of results and token as a search of runs would, without searching.
+    ///
+    /// # Errors
+    /// As [`Store::search_runs`].
+    pub fn check_runs(&self) -> Result<()> {
+        RunFilter::parse(&self.filter, self.dialect)?;
+        RunOrder::parse(&self.order_by, self.dialect)?;
+        self.range().map(|_| ())
+    }
+
     /// How many results, from which on.
     fn range(&self) -> Result<(usize, usize)> {
         let max_results = i64::try_from(self.max_results).unwrap_or(i64::MAX);
@@ -96,14 +106,27 @@ impl Store {
     /// [`crate::Error::InvalidArgument`] for a filter, order or token that is none; [`crate::Error::NotFound`] for an
     /// experiment that does not exist.
     pub fn search_runs(&self, search: &RunSearch) -> Result<Page<Arc<RunData>>> {
+        self.search_runs_as(search, |run| run)
+    }
+
+    /// The same, where each run becomes something else before it is filtered and ordered: somebody who spells artifact
+    /// locations in a way of their own lets searches see that.
+    ///
+    /// # Errors
+    /// As [`Store::search_runs`].
+    pub fn search_runs_as<T: RunFields>(
+        &self,
+        search: &RunSearch,
+        mut each: impl FnMut(Arc<RunData>) -> T,
+    ) -> Result<Page<T>> {
         let filter = RunFilter::parse(&search.filter, search.dialect)?;
         let order = RunOrder::parse(&search.order_by, search.dialect)?;
         let (max_results, offset) = search.range()?;
         let experiments = search.experiments(self.inner())?;
-        self.inner().with_snapshot(|snapshot| {
-            self.runs_at(snapshot, search, experiments.as_ref())
-                .map(|runs| paged(search_runs(runs, &filter, &order, max_results, offset)))
-        })
+        let runs =
+            self.inner().with_snapshot(|snapshot| self.runs_at(snapshot, search, experiments.as_ref()))?;
+        let runs = runs.into_iter().map(&mut each);
+        Ok(paged(search_runs(runs, &filter, &order, max_results, offset)))
     }
 
     /// All runs that a search looks at, as of a snapshot.
