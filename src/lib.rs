@@ -24,6 +24,7 @@ pub use model::{Dataset, DatasetInput, Experiment, Lifecycle, Point, Points, Run
 pub use query::ViewType;
 pub use query::follow::FollowedPoint;
 pub use query::grammar::Dialect;
+pub use query::sample::Sample;
 pub use store::report::{
     BackupReport, CompactReport, CopyReport, Finding, GcReport, LostPoints, MergeReport, Progress,
     RecoverReport, RepairAction, RepairKind, RepairReport, Severity, Stats, VerifyReport, WritersElsewhere,

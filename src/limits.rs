@@ -68,6 +68,8 @@ pub const BATCH_POINTS_MAX: usize = 4 * 1024 * 1024;
 pub const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Largest metadata record in bytes: bincode never allocates past it.
 pub const EVENT_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Columns of a chart that a series is sampled for; more than any screen has.
+pub const SAMPLE_COLUMNS_MAX: usize = 65_536;
 /// Operations in one event.
 pub const EVENT_OPS_MAX: usize = 1 << 20;
 /// Chunk of a blob in bytes.

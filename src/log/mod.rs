@@ -11,6 +11,7 @@ mod blob_writer;
 mod check;
 mod check_directory;
 mod column_reader;
+mod listing;
 mod live_blocks;
 mod live_file;
 mod live_handover;

@@ -5,9 +5,9 @@
 //! still missing after three times is reported, never hidden.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::format::blob::BLOB_ENTITY;
@@ -18,9 +18,10 @@ use crate::format::event_record::{Record, decode_event, entities_of};
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameKind};
 use crate::format::segment::Replaced;
 use crate::id::{SegmentId, Uid, WriterId};
+use crate::log::LOG_DIR;
+use crate::log::listing::{LeftClosed, Replacing};
 use crate::log::live_reader::LiveWindow;
 use crate::log::segment_reader::{LoadedDirectory, Segment, SegmentState};
-use crate::log::{LOG_DIR, parse_segment_name};
 use crate::vfs::{Vfs, process};
 
 /// How often a listing with holes is repeated.
@@ -36,11 +37,13 @@ pub(crate) struct Problem {
 /// Reads the log of one store.
 #[derive(Debug)]
 pub(crate) struct LogReader {
-    vfs: Arc<dyn Vfs>,
-    log_dir: PathBuf,
+    pub(super) vfs: Arc<dyn Vfs>,
+    pub(super) log_dir: PathBuf,
     view: RwLock<Arc<View>>,
     refreshing: Mutex<()>,
-    skip_damage: bool,
+    /// When the files that are left closed were measured last.
+    pub(super) measured: Mutex<Option<Instant>>,
+    pub(super) skip_damage: bool,
 }
 
 /// The segments at one moment, each with what was known of it then.
@@ -49,7 +52,9 @@ pub(crate) struct View {
     /// In the order of (writer, number), without those that others replace.
     pub segments: Vec<(Arc<Segment>, Arc<SegmentState>)>,
     /// All that were opened, replaced ones included.
-    all: BTreeMap<(WriterId, u64), Arc<Segment>>,
+    pub(super) all: BTreeMap<(WriterId, u64), Arc<Segment>>,
+    /// Files that were not opened, because closed segments replace all they hold.
+    pub(super) left_closed: BTreeMap<(WriterId, u64), LeftClosed>,
     /// By writer: its live records below this are in the segments as they were then. (Segments themselves go on.)
     live_to: HashMap<WriterId, u64>,
     /// By writer: what [`View::live_to`] found. The view does not change, so neither does this.
@@ -89,6 +94,7 @@ impl LogReader {
             log_dir: root.join(LOG_DIR),
             view: RwLock::default(),
             refreshing: Mutex::new(()),
+            measured: Mutex::new(None),
             skip_damage: false,
         }
     }
@@ -104,13 +110,22 @@ impl LogReader {
         Arc::clone(&self.view.read().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
-    /// Lists and reads what is new.
+    /// Lists and reads what is new. Of many files those that others replace are not opened.
     pub(crate) fn refresh(&self) -> Result<Arc<View>> {
+        self.refresh_with(Replacing::LeaveClosed)
+    }
+
+    /// The same with every file opened: for what looks after the files themselves.
+    pub(crate) fn refresh_whole(&self) -> Result<Arc<View>> {
+        self.refresh_with(Replacing::Open)
+    }
+
+    fn refresh_with(&self, replacing: Replacing) -> Result<Arc<View>> {
         let _one_at_a_time = self.refreshing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let known = self.view();
         let mut next = View::default();
         for attempt in 1..=LISTINGS_MAX {
-            next = self.list(&known)?;
+            next = self.list(&known, replacing)?;
             if next.problems.is_empty() || attempt == LISTINGS_MAX {
                 break;
             }
@@ -122,52 +137,6 @@ impl LogReader {
         *self.view.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::clone(&next);
         Ok(next)
     }
-
-    fn list(&self, known: &View) -> Result<View> {
-        let mut view = View { skip_damage: self.skip_damage, ..View::default() };
-        let entries = match self.vfs.list(&self.log_dir) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(view),
-            Err(e) => return Err(Error::io("list", &self.log_dir, e)),
-        };
-        for entry in entries {
-            let Some(name) = parse_segment_name(&entry.name) else { continue };
-            let path = self.log_dir.join(&entry.name);
-            match self.segment(known.all.get(&name), &path) {
-                Ok(segment) => {
-                    view.all.insert(name, segment);
-                }
-                Err(error @ (Error::NewerFormat { .. } | Error::DiskFull { .. })) => return Err(error),
-                // Gone since the listing (sealed or removed): the next listing knows.
-                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                    view.problems.push(Problem { path, text: "vanished while listing".into() });
-                }
-                // A header that is not written yet: a segment of a writer that has just begun, or a partial copy.
-                Err(Error::TornTail { offset: 0, .. }) => {}
-                // The system could not read it now; what it holds must not silently be missing from an answer.
-                Err(error @ Error::Io { .. }) => return Err(error),
-                Err(error) => view.problems.push(Problem { path, text: error.to_string() }),
-            }
-        }
-        view.settle(&self.log_dir);
-        Ok(view)
-    }
-
-    fn segment(&self, known: Option<&Arc<Segment>>, path: &Path) -> Result<Arc<Segment>> {
-        if let Some(segment) = known {
-            // Only a log segment is ever replaced under its own name, by its sealed copy.
-            let sealed = segment.header.kind == crate::format::segment::SegmentKind::Sealed;
-            let same = sealed || {
-                let metadata = self.vfs.metadata(path).map_err(|e| Error::io("stat", path, e))?;
-                metadata.identity == segment.identity
-            };
-            if same {
-                segment.refresh()?;
-                return Ok(Arc::clone(segment));
-            }
-        }
-        Segment::open(self.vfs.as_ref(), path).map(Arc::new)
-    }
 }
 
 impl View {
@@ -177,6 +146,7 @@ impl View {
         };
         self.segments.len() == other.segments.len()
             && self.all.len() == other.all.len()
+            && self.left_closed.keys().eq(other.left_closed.keys())
             && self.segments.iter().zip(&other.segments).all(|(a, b)| same(a, b))
             && self.problems == other.problems
     }
@@ -202,7 +172,7 @@ impl View {
     }
 
     /// Leaves out what others replace, and looks for missing numbers.
-    fn settle(&mut self, log_dir: &Path) {
+    pub(super) fn settle(&mut self, log_dir: &Path) {
         let mut replaced: HashMap<SegmentId, (u64, u32)> = HashMap::new();
         let mut replaced_numbers: HashSet<(WriterId, u64)> = HashSet::new();
         let states: Vec<_> = self.all.iter().map(|(name, s)| (*name, Arc::clone(s), s.state())).collect();
@@ -260,7 +230,12 @@ impl View {
         view
     }
 
-    /// Segments that others replace.
+    /// Whether a file that others replace and that was not opened was last written to before a moment.
+    pub(crate) fn has_left_closed(&self, before_ms: u64) -> bool {
+        self.left_closed.values().any(|file| file.is_older_than(before_ms))
+    }
+
+    /// Segments that others replace, as far as they were opened.
     pub(crate) fn replaced_segments(&self) -> Vec<Arc<Segment>> {
         let used: HashSet<SegmentId> = self.segments.iter().map(|(s, _)| s.header.id).collect();
         self.all.values().filter(|s| !used.contains(&s.header.id)).cloned().collect()

@@ -55,8 +55,23 @@ pub(crate) fn inclusive(range: &impl RangeBounds<i64>) -> Option<(i64, i64)> {
 }
 
 impl PointFilter {
-    fn is_all(&self) -> bool {
+    pub(crate) fn is_all(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Those points of a column that are wanted.
+    pub(crate) fn only(&self, column: &DecodedColumn) -> DecodedColumn {
+        let mut wanted = DecodedColumn { first_ordinal: column.first_ordinal, ..DecodedColumn::default() };
+        for ((&step, &timestamp_ms), &value) in
+            column.steps.iter().zip(&column.timestamps_ms).zip(&column.values)
+        {
+            if self.takes(&Point { step, timestamp_ms, value }) {
+                wanted.steps.push(step);
+                wanted.timestamps_ms.push(timestamp_ms);
+                wanted.values.push(value);
+            }
+        }
+        wanted
     }
 
     fn takes(&self, point: &Point) -> bool {

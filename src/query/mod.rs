@@ -9,8 +9,10 @@ pub mod grammar;
 pub mod history;
 pub mod order;
 pub mod page;
+pub mod sample;
 pub(crate) mod snapshot;
 pub(crate) mod thinning;
+pub(crate) mod walk;
 
 use std::fmt;
 use std::str::FromStr;

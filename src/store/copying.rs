@@ -69,7 +69,7 @@ impl Source {
         let mut look = 1;
         loop {
             let windows = read_live_windows(inner.vfs.as_ref(), &live_dir)?;
-            let view = inner.reader.refresh()?;
+            let view = inner.reader.refresh_whole()?;
             let mut images = Vec::with_capacity(windows.len());
             let mut joins_all = true;
             for window in &windows {
@@ -106,7 +106,7 @@ impl Source {
         report.problems.extend(problems.map(|p| self.finding(&p.path, p.text.clone())));
         let log_dir = target.root.join(LOG_DIR);
         let reader = LogReader::new(Arc::clone(target.vfs), target.root);
-        let replaced = replaced_by(reader.refresh()?.as_ref());
+        let replaced = replaced_by(reader.refresh_whole()?.as_ref());
         let total = self.view.segments.iter().map(|(_, state)| state.valid_len).sum();
         let mut now = Progress { bytes_total: total, ..Progress::default() };
         for (segment, state) in &self.view.segments {
@@ -223,7 +223,7 @@ impl Source {
     pub(super) fn remove_covered(&self, target: &Target<'_>, report: &mut CopyReport) -> Result<()> {
         let kept: Vec<WriterId> = self.images.iter().map(|image| image.writer).collect();
         let windows = read_live_windows(target.vfs.as_ref(), &target.root.join(LIVE_DIR))?;
-        let view = LogReader::new(Arc::clone(target.vfs), target.root).refresh()?;
+        let view = LogReader::new(Arc::clone(target.vfs), target.root).refresh_whole()?;
         let mut covered: Vec<PathBuf> = Vec::new();
         for segment in view.replaced_segments() {
             if !view.replacements(&segment).is_empty() {

@@ -113,7 +113,7 @@ impl Store {
         drop(state);
         let mut removed = Vec::new();
         inner.remove_artifacts(&purged, options.dry_run, &mut removed)?;
-        let view = inner.reader.refresh()?;
+        let view = inner.reader.refresh_whole()?;
         inner.remove_replaced(&view, options.dry_run, &mut |path, len| removed.push((path, len)))?;
         inner.remove_half_written(options.dry_run, &mut removed)?;
         for (path, len) in removed {

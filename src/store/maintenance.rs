@@ -67,7 +67,7 @@ impl Store {
         let view = inner.reader.refresh()?;
         let plan = plan(inner.foldable(&view)?, &purged)?;
         let mut report = inner.fold(plan, &purged, progress)?;
-        let view = inner.reader.refresh()?;
+        let view = inner.reader.refresh_whole()?;
         report.files_waiting = inner.remove_replaced(&view, false, &mut |_, _| {})?;
         Ok(report)
     }
@@ -357,7 +357,11 @@ impl Inner {
         let view = self.reader.refresh()?;
         let is_small = |s: &Segment| s.state().valid_len < SMALL_SEGMENT_BYTES;
         let small = view.segments.iter().filter(|(s, _)| is_small(s)).count();
-        if small <= SMALL_SEGMENTS_MAX && view.replaced_segments().is_empty() {
+        let is_due = |view: &View| {
+            let grown_old = view.has_left_closed(process::now_ms().saturating_sub(GRACE_MS));
+            grown_old || !view.replaced_segments().is_empty()
+        };
+        if small <= SMALL_SEGMENTS_MAX && !is_due(&view) {
             return Ok(());
         }
         let _lock = match self.compact_lock() {
@@ -376,7 +380,9 @@ impl Inner {
             let purged = self.purged_among(&folded)?;
             self.fold(plan(folded, &purged)?, &purged, &mut |_| {})?;
         }
-        self.remove_replaced(&view, false, &mut |_, _| {})?;
+        if is_due(&view) {
+            self.remove_replaced(self.reader.refresh_whole()?.as_ref(), false, &mut |_, _| {})?;
+        }
         Ok(())
     }
 }

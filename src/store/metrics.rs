@@ -10,7 +10,6 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::catalog::Entity;
-use crate::codec::bytes::Reader;
 use crate::codec::summary::Summary;
 use crate::error::{Error, Result};
 use crate::format::declare::OwnerKind;
@@ -19,6 +18,7 @@ use crate::limits::CACHED_RUN_ITEMS_MAX;
 use crate::log::{ColumnReader, View};
 use crate::model::{Point, RunData};
 use crate::query::snapshot::{OriginParts, Snapshot};
+use crate::query::walk::{Piece, Walk};
 use crate::store::state::Want;
 use crate::store::{Inner, Store};
 
@@ -118,18 +118,13 @@ impl MetricsCache {
 
 /// The summary of one origin's points. Points that are missing are an error ([`Error::Gap`] of run and key), unless
 /// another look would miss them, too.
-fn origin_summary(
+pub(super) fn origin_summary(
     run: Uid,
     key: &str,
     parts: &OriginParts,
     reader: &mut ColumnReader,
     holes_stay: bool,
 ) -> Result<Option<Summary>> {
-    let holes_allowed = holes_stay || reader.holes_allowed;
-    let joins = |next: u64, first: u64| match first > next && !holes_allowed {
-        true => Err(Error::Gap { run: run.to_string(), key: key.into(), first: next, next: first }),
-        false => Ok(()),
-    };
     let mut whole: Option<Summary> = None;
     let mut add = |summary: Summary| {
         whole = Some(match &whole {
@@ -137,53 +132,20 @@ fn origin_summary(
             None => summary,
         });
     };
-    // Parts of different segments may hold the same points (a copy that was merged in twice): summaries count only
-    // where ordinals follow each other.
-    let mut sorted: Vec<_> = parts.parts.iter().collect();
-    sorted.sort_by_key(|p| (p.extent.first_ordinal, std::cmp::Reverse(p.extent.points)));
-    let mut next = 0;
-    for part in sorted {
-        if part.end() <= next {
-            continue;
-        }
-        joins(next, part.extent.first_ordinal)?;
-        if part.extent.first_ordinal >= next && !part.extent.summary.is_empty() {
-            let mut bytes = Reader::new(&part.extent.summary);
-            add(Summary::decode(&mut bytes).map_err(|m| m.at(&part.segment.path, 0))?);
-        } else {
-            // The tail of a segment, or an overlap: column by column, each point once.
-            let mut places = reader.places(part, next..u64::MAX)?;
-            places.sort_by_key(|p| (p.column.first_ordinal, std::cmp::Reverse(p.column.points)));
-            let mut from = next;
-            for place in places.iter().filter(|place| place.column.points > 0) {
-                if place.end() <= from {
-                    continue;
-                }
-                joins(from, place.column.first_ordinal)?;
-                let mut column = match reader.read(place) {
-                    Err(Error::Corrupt { .. } | Error::TornTail { .. }) if reader.holes_allowed => {
-                        place.segment.pass_over(place.frame.offset);
-                        continue;
-                    }
-                    column => column?,
-                };
-                let known = from.saturating_sub(column.first_ordinal);
-                column.drop_front(usize::try_from(known).unwrap_or(usize::MAX));
-                from = place.end();
-                Summary::of(&column.steps, &column.timestamps_ms, &column.values)
-                    .into_iter()
-                    .for_each(&mut add);
+    let walk = Walk {
+        run: &run.to_string(),
+        key,
+        holes_allowed: holes_stay || reader.holes_allowed,
+        is_enough: &|_| true,
+        take: &mut |piece| match piece {
+            Piece::Summary(summary) => add(summary),
+            Piece::Points(points) => {
+                let summary = Summary::of(&points.steps, &points.timestamps_ms, &points.values);
+                summary.into_iter().for_each(&mut add);
             }
-        }
-        next = part.end();
-    }
-    if let Some(live) = &parts.live {
-        // What was recovered from the live file already counts once.
-        let mut live = live.clone();
-        joins(next, live.first_ordinal)?;
-        live.drop_front(usize::try_from(next.saturating_sub(live.first_ordinal)).unwrap_or(usize::MAX));
-        Summary::of(&live.steps, &live.timestamps_ms, &live.values).into_iter().for_each(&mut add);
-    }
+        },
+    };
+    walk.run(parts, reader)?;
     Ok(whole)
 }
 

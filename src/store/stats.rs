@@ -40,7 +40,7 @@ impl Store {
             stats.count_kept(&kept_files(&state.catalog));
         }
         let mut writers = HashSet::new();
-        for segment in snapshot.view.all_segments() {
+        for segment in inner.reader.refresh_whole()?.all_segments() {
             stats.segments += 1;
             stats.segments_sealed += u64::from(segment.header.kind == SegmentKind::Sealed);
             stats.log_bytes += segment.file_len()?;

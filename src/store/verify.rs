@@ -66,7 +66,7 @@ impl Inner {
         let windows = verifier.live_windows()?;
         verifier.segments(progress)?;
         // The view after the windows, as for every snapshot; it also says which numbers are missing.
-        let view = self.reader.refresh()?;
+        let view = self.reader.refresh_whole()?;
         verifier.problems(&view);
         verifier.set_aside()?;
         verifier.chains();
