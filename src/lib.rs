@@ -18,7 +18,11 @@ pub mod store;
 pub mod vfs;
 
 pub use error::{Error, Result};
-pub use model::{Dataset, DatasetInput, Experiment, Lifecycle, Point, Points, RunData, RunStatus};
+pub use model::{
+    Assessment, AssessmentError, AssessmentValue, Dataset, DatasetInput, Experiment, Lifecycle, LoggedModel,
+    LoggedModelMetric, LoggedModelStatus, ModelOutput, ModelStage, ModelVersion, Point, Points,
+    RegisteredModel, RunData, RunStatus, Span, TraceInfo, TraceState,
+};
 pub use query::ViewType;
 pub use query::follow::FollowedPoint;
 pub use query::grammar::Dialect;

@@ -60,6 +60,8 @@ impl Catalog {
             tags,
             metrics: BTreeMap::new(),
             inputs: self.inputs(entity),
+            model_inputs: Vec::new(),
+            model_outputs: Vec::new(),
         }
     }
 
