@@ -32,8 +32,9 @@ pub use store::report::{
 };
 pub use store::{
     ArtifactInfo, Durability, ExperimentHandle, ExperimentOptions, ExperimentSearch, Follow, FollowCursor,
-    GcOptions, History, HistoryPage, Metric, MetricSummary, Network, Options, Page, ReapedRun, Run,
-    RunLiveness, RunOptions, RunSearch, Search, Series, SharedMapping, Store, WriterInfo, WriterLiveness,
+    GcOptions, History, HistoryPage, Metric, MetricSummary, ModelVersionOptions, Network, Options, Page,
+    ReapedRun, RegisteredModelOptions, Run, RunLiveness, RunOptions, RunSearch, Search, Series,
+    SharedMapping, Store, WriterInfo, WriterLiveness,
 };
 
 /// The example of the README compiles.
