@@ -20,7 +20,11 @@ pub mod store;
 pub mod vfs;
 
 pub use error::{Error, Result};
-pub use model::{Dataset, DatasetInput, Experiment, Lifecycle, Point, Points, RunData, RunStatus};
+pub use model::{
+    Assessment, AssessmentError, AssessmentValue, Dataset, DatasetInput, Experiment, Lifecycle, LoggedModel,
+    LoggedModelMetric, LoggedModelStatus, ModelOutput, ModelStage, ModelVersion, Point, Points,
+    RegisteredModel, RunData, RunStatus, Span, TraceInfo, TraceState,
+};
 pub use query::ViewType;
 pub use query::follow::FollowedPoint;
 pub use query::grammar::Dialect;
@@ -31,8 +35,9 @@ pub use store::report::{
 };
 pub use store::{
     ArtifactInfo, Durability, ExperimentHandle, ExperimentOptions, ExperimentSearch, Follow, FollowCursor,
-    GcOptions, History, HistoryPage, Metric, MetricSummary, Network, Options, Page, ReapedRun, Run,
-    RunLiveness, RunOptions, RunSearch, Search, Series, SharedMapping, Store, WriterInfo, WriterLiveness,
+    GcOptions, History, HistoryPage, Metric, MetricSummary, ModelVersionOptions, Network, Options, Page,
+    ReapedRun, RegisteredModelOptions, Run, RunLiveness, RunOptions, RunSearch, Search, Series,
+    SharedMapping, Store, WriterInfo, WriterLiveness,
 };
 
 /// The example of the README compiles.

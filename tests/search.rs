@@ -36,6 +36,8 @@ fn run(id: &str) -> RunData {
         tags: BTreeMap::new(),
         metrics: BTreeMap::new(),
         inputs: Vec::new(),
+        model_inputs: Vec::new(),
+        model_outputs: Vec::new(),
     }
 }
 

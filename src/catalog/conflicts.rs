@@ -64,6 +64,35 @@ pub enum Conflict {
         /// When the losing value was written.
         lost_stamp: Stamp,
     },
+    /// Two registered models have one name; the older answers to it.
+    RegisteredModelName {
+        /// The name.
+        name: String,
+        /// Who holds it.
+        holder: Uid,
+        /// Who does not.
+        loser: Uid,
+    },
+    /// Two versions of a registered model have one number; the younger answers to a number of its own.
+    ModelVersion {
+        /// The model's name.
+        model: String,
+        /// The number.
+        version: u64,
+        /// Who holds it.
+        holder: Uid,
+        /// Who does not.
+        loser: Uid,
+        /// The number the loser answers to.
+        answers_to: u64,
+    },
+    /// A version whose registered model was deleted, or is not there (yet).
+    OrphanVersion {
+        /// The version.
+        version: Uid,
+        /// Its model.
+        model: Option<Uid>,
+    },
     /// A run whose experiment was purged, or is not there (yet).
     Orphan {
         /// The run.
@@ -104,6 +133,25 @@ impl fmt::Display for Conflict {
             Self::Param { run, key, kept, lost, .. } => {
                 write!(f, "run {run}: param '{key}' was logged as '{kept}' and as '{lost}': the first stands")
             }
+            Self::RegisteredModelName { name, holder, loser } => {
+                write!(
+                    f,
+                    "registered models {holder} and {loser} are both named '{name}': the first answers to it"
+                )
+            }
+            Self::ModelVersion { model, version, holder, loser, answers_to } => {
+                write!(
+                    f,
+                    "versions {holder} and {loser} of registered model '{model}' are both number {version}: the second \
+                     answers to {answers_to}"
+                )
+            }
+            Self::OrphanVersion { version, model: Some(model) } => {
+                write!(f, "model version {version} belongs to registered model {model}, which does not exist")
+            }
+            Self::OrphanVersion { version, model: None } => {
+                write!(f, "model version {version} belongs to no registered model")
+            }
             Self::Orphan { run, experiment: Some(experiment) } => {
                 write!(f, "run {run} belongs to experiment {experiment}, which does not exist")
             }
@@ -120,27 +168,27 @@ impl Catalog {
     pub fn conflicts(&self) -> Vec<Conflict> {
         let claims = &self.claims;
         let mut all: Vec<Conflict> = Vec::new();
-        all.extend(claims.experiment_names.lost().map(|(name, holder, loser)| Conflict::ExperimentName {
+        all.extend(
+            claims.names.lost(EntityKind::EXPERIMENT).map(|(name, holder, loser)| Conflict::ExperimentName {
+                name: name.to_owned(),
+                holder,
+                loser,
+            }),
+        );
+        all.extend(claims.ids.lost(EntityKind::EXPERIMENT).map(|(id, holder, loser)| {
+            Conflict::ExperimentId { id: id.to_owned(), holder, loser, answers_to: self.experiment_id(loser) }
+        }));
+        all.extend(claims.names.lost(EntityKind::TREE).map(|(name, holder, loser)| Conflict::TreeName {
             name: name.to_owned(),
             holder,
             loser,
         }));
-        all.extend(claims.experiment_ids.lost().map(|(id, holder, loser)| Conflict::ExperimentId {
-            id: id.to_owned(),
-            holder,
-            loser,
-            answers_to: self.experiment_id(loser),
-        }));
-        all.extend(claims.tree_names.lost().map(|(name, holder, loser)| Conflict::TreeName {
-            name: name.to_owned(),
-            holder,
-            loser,
-        }));
-        all.extend(claims.run_ids.lost().map(|(id, holder, loser)| Conflict::RunId {
+        all.extend(claims.ids.lost(EntityKind::RUN).map(|(id, holder, loser)| Conflict::RunId {
             id: id.to_owned(),
             holder,
             loser,
         }));
+        all.extend(self.registry_conflicts());
         for entity in self.entries().filter(|e| !e.is_purged()) {
             if entity.kind() == EntityKind::RUN {
                 let experiment = entity.reference(Field::EXPERIMENT);

@@ -60,6 +60,8 @@ impl Catalog {
             tags,
             metrics: BTreeMap::new(),
             inputs: self.inputs(entity),
+            model_inputs: Vec::new(),
+            model_outputs: Vec::new(),
         }
     }
 
@@ -95,6 +97,6 @@ pub fn run_id(entity: &Entity) -> String {
     entity.text(Field::RUN_ID_TEXT).map_or_else(|| entity.uid().to_string(), str::to_owned)
 }
 
-fn owned<'a>(pairs: impl Iterator<Item = (&'a str, Cow<'a, str>)>) -> BTreeMap<String, String> {
+pub(super) fn owned<'a>(pairs: impl Iterator<Item = (&'a str, Cow<'a, str>)>) -> BTreeMap<String, String> {
     pairs.map(|(key, value)| (key.to_owned(), value.into_owned())).collect()
 }

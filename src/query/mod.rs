@@ -2,7 +2,7 @@
 //!
 //! Contract: answers come from the log alone; nothing here writes or waits for a lock. Searches are pure: what to
 //! search is handed in. Filters are [`grammar`], orders are [`order`], pages are
-//! [`page`]; [`search_runs`] and [`search_experiments`] put the three together.
+//! [`page`]; [`search_runs`] and its like put the three together.
 
 pub mod follow;
 pub mod grammar;
@@ -20,8 +20,8 @@ use std::str::FromStr;
 use crate::error::{Error, Result};
 use crate::model::Lifecycle;
 
-use grammar::{ExperimentFields, ExperimentFilter, RunFields, RunFilter};
-use order::{ExperimentOrder, RunOrder};
+use grammar::{ExperimentFields, ExperimentFilter, RegistryFields, RegistryFilter, RunFields, RunFilter};
+use order::{ExperimentOrder, RegistryOrder, RunOrder};
 use page::Page;
 
 /// Which entities a search looks at.
@@ -107,4 +107,15 @@ pub fn search_experiments<T: ExperimentFields>(
     offset: usize,
 ) -> Page<T> {
     page::select(experiments, |experiment| filter.matches(experiment), order, max_results, offset)
+}
+
+/// The registered models or versions that pass a filter; as [`search_runs`].
+pub fn search_registry<T: RegistryFields>(
+    entities: impl IntoIterator<Item = T>,
+    filter: &RegistryFilter,
+    order: &RegistryOrder,
+    max_results: usize,
+    offset: usize,
+) -> Page<T> {
+    page::select(entities, |entity| filter.matches(entity), order, max_results, offset)
 }

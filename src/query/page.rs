@@ -31,11 +31,16 @@ impl<T> Page<T> {
 /// # Errors
 /// [`Error::InvalidArgument`] unless it is in 1..=[`SEARCH_RESULTS_MAX`].
 pub fn check_max_results(max_results: i64) -> Result<usize> {
+    check_results(max_results, SEARCH_RESULTS_MAX)
+}
+
+/// The same, with a limit of the caller's.
+pub(crate) fn check_results(max_results: i64, most: usize) -> Result<usize> {
     let what = format!("Invalid value {max_results} for parameter 'max_results' supplied. It must be");
     match usize::try_from(max_results) {
-        Ok(1..=SEARCH_RESULTS_MAX) => Ok(max_results.unsigned_abs() as usize),
         Ok(0) | Err(_) => Err(Error::invalid(format!("{what} a positive integer"))),
-        Ok(_) => Err(Error::invalid(format!("{what} at most {SEARCH_RESULTS_MAX}"))),
+        Ok(count) if count > most => Err(Error::invalid(format!("{what} at most {most}"))),
+        Ok(count) => Ok(count),
     }
 }
 

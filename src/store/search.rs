@@ -1,4 +1,4 @@
-//! Searching runs and experiments.
+//! Searching runs, experiments, registered models and their versions.
 //!
 //! Contract: MLflow's grammar, order and tokens (`query::grammar`); the extended dialect is for our API and CLI.
 //! Results are shared immutable snapshots, not copies.
@@ -6,35 +6,40 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::catalog::Entity;
+use crate::catalog::{Entity, is_deleted_version};
 use crate::error::Result;
 use crate::format::event::{EntityKind, Field};
 use crate::id::Uid;
-use crate::model::{Experiment, RunData};
-use crate::query::grammar::{Dialect, ExperimentFilter, RunFields, RunFilter};
-use crate::query::order::{ExperimentOrder, RunOrder};
+use crate::limits::{MODEL_VERSIONS_MAX, REGISTERED_MODELS_MAX, SEARCH_RESULTS_MAX};
+use crate::model::{Experiment, ModelVersion, RegisteredModel, RunData};
+use crate::query::grammar::{
+    Dialect, ExperimentFilter, RegistryEntity, RegistryFilter, RunFields, RunFilter,
+};
+use crate::query::order::{ExperimentOrder, RegistryOrder, RunOrder};
 use crate::query::snapshot::Snapshot;
-use crate::query::{ViewType, page, search_experiments, search_runs};
+use crate::query::{ViewType, page, search_experiments, search_registry, search_runs};
 use crate::store::state::Want;
 use crate::store::{Inner, Store};
 
 /// Results of one page when the caller does not say.
 const RESULTS_DEFAULT: usize = 1_000;
 
-/// What to search: runs ([`Store::search_runs`]) or experiments ([`Store::search_experiments`]).
+/// What to search: runs ([`Store::search_runs`]), experiments ([`Store::search_experiments`]), registered models
+/// ([`Store::search_registered_models`]) or versions ([`Store::search_model_versions`]).
 #[derive(Clone, Debug)]
 pub struct Search {
-    /// Runs of these experiments only, or these experiments only, by id or uid; empty means all.
+    /// Runs of these experiments only, or these experiments only, by id or uid; empty means all. The registry belongs
+    /// to none, so there it says nothing.
     pub experiment_ids: Vec<String>,
     /// The filter; empty means all. See `docs/search.md`.
     pub filter: String,
     /// Which grammar the filter is in.
     pub dialect: Dialect,
-    /// Active ones, deleted ones, or both.
+    /// Active ones, deleted ones, or both; in the registry nothing deleted is kept to be shown.
     pub view: ViewType,
     /// Keys to order by, each with `ASC` or `DESC`.
     pub order_by: Vec<String>,
-    /// Results of one page, at most 50,000.
+    /// Results of one page, at most 50,000; of registered models 1,000, of versions 200,000.
     pub max_results: usize,
     /// Where the page starts.
     pub page_token: Option<String>,
@@ -81,14 +86,14 @@ impl Search {
     pub fn check_runs(&self) -> Result<()> {
         RunFilter::parse(&self.filter, self.dialect)?;
         RunOrder::parse(&self.order_by, self.dialect)?;
-        self.range().map(|_| ())
+        self.range(SEARCH_RESULTS_MAX).map(|_| ())
     }
 
-    /// How many results, from which on.
-    fn range(&self) -> Result<(usize, usize)> {
+    /// How many results, at most as many as given, and from which on.
+    fn range(&self, most: usize) -> Result<(usize, usize)> {
         let max_results = i64::try_from(self.max_results).unwrap_or(i64::MAX);
         let offset = page::decode_token(self.page_token.as_deref().unwrap_or_default())?;
-        Ok((page::check_max_results(max_results)?, offset))
+        Ok((page::check_results(max_results, most)?, offset))
     }
 
     /// The experiments that are named; none means all. One may be named twice, by its id and its uid.
@@ -121,7 +126,7 @@ impl Store {
     ) -> Result<Page<T>> {
         let filter = RunFilter::parse(&search.filter, search.dialect)?;
         let order = RunOrder::parse(&search.order_by, search.dialect)?;
-        let (max_results, offset) = search.range()?;
+        let (max_results, offset) = search.range(SEARCH_RESULTS_MAX)?;
         let experiments = search.experiments(self.inner())?;
         let runs =
             self.inner().with_snapshot(|snapshot| self.runs_at(snapshot, search, experiments.as_ref()))?;
@@ -167,7 +172,7 @@ impl Store {
     pub fn search_experiments(&self, search: &ExperimentSearch) -> Result<Page<Arc<Experiment>>> {
         let filter = ExperimentFilter::parse(&search.filter, search.dialect)?;
         let order = ExperimentOrder::parse(&search.order_by, search.dialect)?;
-        let (max_results, offset) = search.range()?;
+        let (max_results, offset) = search.range(SEARCH_RESULTS_MAX)?;
         let chosen = search.experiments(self.inner())?;
         let state = self.inner().current(Want::Experiments)?;
         let all: Vec<Arc<Experiment>> = state
@@ -179,5 +184,42 @@ impl Store {
             .collect();
         drop(state);
         Ok(paged(search_experiments(all, &filter, &order, max_results, offset)))
+    }
+
+    /// Registered models that pass a filter, in order. Prompts are passed over unless the filter asks for them.
+    ///
+    /// # Errors
+    /// [`crate::Error::InvalidArgument`] for a filter, order or token that is none.
+    pub fn search_registered_models(&self, search: &Search) -> Result<Page<Arc<RegisteredModel>>> {
+        let filter = RegistryFilter::parse(&search.filter, RegistryEntity::Model, search.dialect)?;
+        let order = RegistryOrder::parse(&search.order_by, RegistryEntity::Model, search.dialect)?;
+        let (max_results, offset) = search.range(REGISTERED_MODELS_MAX)?;
+        let state = self.inner().current(Want::Registry)?;
+        let models = state.catalog.of_kind(EntityKind::REGISTERED_MODEL);
+        let models: Vec<_> =
+            models.map(|model| Arc::new(state.catalog.render_registered_model(model))).collect();
+        drop(state);
+        Ok(paged(search_registry(models, &filter, &order, max_results, offset)))
+    }
+
+    /// Versions of registered models that pass a filter, in order; those of prompts as for
+    /// [`Store::search_registered_models`].
+    ///
+    /// # Errors
+    /// As [`Store::search_registered_models`].
+    pub fn search_model_versions(&self, search: &Search) -> Result<Page<Arc<ModelVersion>>> {
+        let filter = RegistryFilter::parse(&search.filter, RegistryEntity::Version, search.dialect)?;
+        let order = RegistryOrder::parse(&search.order_by, RegistryEntity::Version, search.dialect)?;
+        let (max_results, offset) = search.range(MODEL_VERSIONS_MAX)?;
+        let state = self.inner().current(Want::Registry)?;
+        let catalog = &state.catalog;
+        let of_model = |model| catalog.versions_of(model).filter(|version| !is_deleted_version(version));
+        let versions: Vec<_> = catalog
+            .of_kind(EntityKind::REGISTERED_MODEL)
+            .flat_map(|model| of_model(model.uid()).map(move |version| (model, version)))
+            .map(|(model, version)| Arc::new(catalog.render_version(model, version)))
+            .collect();
+        drop(state);
+        Ok(paged(search_registry(versions, &filter, &order, max_results, offset)))
     }
 }

@@ -24,8 +24,21 @@ pub(crate) enum Want {
     Entity(Uid),
     /// All experiments (their names are claims).
     Experiments,
+    /// All registered models and their versions (names and numbers are claims).
+    Registry,
     /// Everything.
     All,
+}
+
+impl Want {
+    /// The kinds that are wanted as a whole.
+    fn kinds(self) -> &'static [EntityKind] {
+        match self {
+            Self::Experiments => &[EntityKind::EXPERIMENT],
+            Self::Registry => &[EntityKind::REGISTERED_MODEL, EntityKind::MODEL_VERSION],
+            Self::Entity(_) | Self::All => &[],
+        }
+    }
 }
 
 /// The catalog as far as it is loaded.
@@ -37,7 +50,8 @@ pub(crate) struct State {
     loaded: HashSet<Uid>,
     /// Let go of since the view was taken, which may know less of them than was written.
     forgotten: HashSet<Uid>,
-    experiments: bool,
+    /// Kinds that are loaded as a whole.
+    kinds: Vec<EntityKind>,
     all: bool,
 }
 
@@ -50,7 +64,7 @@ impl State {
             view: Arc::default(),
             loaded: HashSet::new(),
             forgotten: HashSet::new(),
-            experiments: false,
+            kinds: Vec::new(),
             all: false,
         }
     }
@@ -70,7 +84,7 @@ impl State {
         }
         let known = Arc::clone(&self.view);
         // One at a time: of a large import there are more than memory should hold.
-        if self.all || self.experiments || !self.loaded.is_empty() {
+        if self.all || !self.kinds.is_empty() || !self.loaded.is_empty() {
             next.new_events(&known, &mut |event| self.apply_loaded(&event))?;
         }
         // Only now: what could not be read is still new the next time, and what was applied may be applied again.
@@ -79,10 +93,8 @@ impl State {
     }
 
     fn apply_loaded(&mut self, event: &Event) {
-        let (all, experiments, loaded) = (self.all, self.experiments, &self.loaded);
-        let wanted = |kind: EntityKind, uid: Uid| {
-            all || (experiments && kind == EntityKind::EXPERIMENT) || loaded.contains(&uid)
-        };
+        let (all, kinds, loaded) = (self.all, &self.kinds, &self.loaded);
+        let wanted = |kind: EntityKind, uid: Uid| all || kinds.contains(&kind) || loaded.contains(&uid);
         // A stamp from beyond the year 2200 is damage: the event does not count, and `verify` names it.
         if self.catalog.apply_if(&event.borrow(), wanted).is_ok() {
             let _ = self.clock.observe(event.stamp);
@@ -94,29 +106,28 @@ impl State {
         self.all
             || match want {
                 Want::All => false,
-                Want::Experiments => self.experiments,
                 Want::Entity(uid) => self.loaded.contains(&uid),
+                want => want.kinds().iter().all(|kind| self.kinds.contains(kind)),
             }
     }
 
     /// Loads what is wanted and not there yet.
     pub(crate) fn ensure(&mut self, want: Want) -> Result<()> {
         match want {
-            _ if self.all => Ok(()),
+            want if self.has(want) => Ok(()),
             Want::All => self.load_all(None),
-            Want::Experiments if self.experiments => Ok(()),
-            Want::Experiments => {
-                let view = Arc::clone(&self.view);
-                for (uid, _) in view.entities().into_iter().filter(|(_, k)| *k == EntityKind::EXPERIMENT) {
-                    self.load(&view, uid)?;
-                }
-                self.experiments = true;
-                Ok(())
-            }
-            Want::Entity(uid) if self.loaded.contains(&uid) => Ok(()),
             Want::Entity(uid) => {
                 let view = Arc::clone(&self.view);
                 self.load(&view, uid)
+            }
+            want => {
+                let view = Arc::clone(&self.view);
+                let kinds = want.kinds();
+                for (uid, _) in view.entities().into_iter().filter(|(_, kind)| kinds.contains(kind)) {
+                    self.load(&view, uid)?;
+                }
+                self.kinds.extend(kinds);
+                Ok(())
             }
         }
     }
@@ -138,7 +149,7 @@ impl State {
     pub(crate) fn is_behind(&self, want: Want) -> bool {
         match want {
             Want::Entity(uid) => self.forgotten.contains(&uid),
-            Want::Experiments | Want::All => !self.forgotten.is_empty(),
+            Want::Experiments | Want::Registry | Want::All => !self.forgotten.is_empty(),
         }
     }
 
@@ -146,7 +157,7 @@ impl State {
     /// one of all stays.
     pub(crate) fn forget(&mut self, uid: Uid) {
         let is_one_of_all =
-            self.all || (self.experiments && self.catalog.entry(EntityKind::EXPERIMENT, uid).is_some());
+            self.all || self.kinds.iter().any(|kind| self.catalog.entry(*kind, uid).is_some());
         if !is_one_of_all && self.loaded.remove(&uid) {
             EntityKind::KNOWN.into_iter().for_each(|kind| self.catalog.evict(kind, uid));
             self.forgotten.insert(uid);

@@ -65,14 +65,7 @@ pub fn create_experiment(
     rules::experiment_name(name)?;
     name_is_free(catalog, name)?;
     tags.iter().try_for_each(|(key, value)| rules::experiment_tag(key, value))?;
-    let mut number = 0u32;
-    let uid = loop {
-        let uid = Uid::derived("experiment", &[name.as_bytes(), &number.to_le_bytes()]);
-        if catalog.entry(EntityKind::EXPERIMENT, uid).is_none() {
-            break uid;
-        }
-        number = number.checked_add(1).ok_or_else(|| Error::invalid("this name was used up"))?;
-    };
+    let uid = super::uid_of_name(catalog, EntityKind::EXPERIMENT, "experiment", name)?;
     let is_default = name == DEFAULT_EXPERIMENT && catalog.experiment_by_id("0").is_none();
     let mut changes = Changes::of(EntityKind::EXPERIMENT, uid);
     changes.set_text(Field::NAME, name);

@@ -10,8 +10,15 @@
 //! * Letters and digits of every script are key characters, as in Python's `\w`; combining marks too, which Python
 //!   refuses (words of many Indian scripts cannot be written without them).
 
+mod registry;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+
+pub use registry::{
+    is_latest, new_registered_model_alias, registered_model_alias, registered_model_name, registry_tag,
+    registry_tag_key,
+};
 
 use super::render::run_id;
 use super::{Catalog, Entity};
