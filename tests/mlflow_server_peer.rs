@@ -179,15 +179,18 @@ fn normalised(status: u16, body: &str, values: &BTreeMap<String, String>) -> Val
 
 /// Replaces a word wherever it stands alone.
 fn replaced_word(text: &str, word: &str, by: &str) -> String {
-    let (mut out, mut rest) = (String::new(), text);
-    while let Some(at) = rest.find(word) {
-        let (before, after) = (&rest[..at], &rest[at + word.len()..]);
-        let alone = !before.ends_with(char::is_alphanumeric) && !after.starts_with(char::is_alphanumeric);
-        out.push_str(before);
-        out.push_str(if alone { by } else { word });
-        rest = after;
+    let (mut out, mut copied) = (String::new(), 0);
+    for (at, _) in text.match_indices(word) {
+        let end = at + word.len();
+        let alone =
+            !text[..at].ends_with(char::is_alphanumeric) && !text[end..].starts_with(char::is_alphanumeric);
+        if alone {
+            out.push_str(&text[copied..at]);
+            out.push_str(by);
+            copied = end;
+        }
     }
-    out + rest
+    out + &text[copied..]
 }
 
 /// Python's sets have no order: what stands in `{...}` of a message is sorted.

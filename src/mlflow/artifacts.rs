@@ -8,7 +8,10 @@ use super::request::{Call, decoded};
 use super::routes::{Answered, Route};
 use crate::store::ArtifactInfo;
 
-pub(super) const ROUTES: &[Route] = &[Route::get("2.0/mlflow/artifacts/list", list)];
+pub(super) const ROUTES: &[Route] = &[
+    Route::get("2.0/mlflow/artifacts/list", list),
+    Route::get("2.0/mlflow-artifacts/artifacts", list_proxied),
+];
 
 #[derive(Serialize)]
 struct FileInfo<'a> {
@@ -20,13 +23,14 @@ struct FileInfo<'a> {
 
 #[derive(Serialize)]
 struct Listed<'a> {
-    root_uri: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    root_uri: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     files: Vec<FileInfo<'a>>,
 }
 
 /// The answer of a list of artifacts.
-pub(super) fn listed(root_uri: &str, files: &[ArtifactInfo]) -> Answered {
+pub(super) fn listed(root_uri: Option<&str>, files: &[ArtifactInfo]) -> Answered {
     fn file(info: &ArtifactInfo) -> FileInfo<'_> {
         FileInfo { path: &info.path, is_dir: info.is_dir, file_size: info.size }
     }
@@ -60,7 +64,20 @@ fn list(call: &Call<'_>) -> Answered {
     let path = safe_path(fields.text_or_empty("path")?)?;
     let run = call.store().get_run(id)?;
     let root = call.door().locations(call.store()).of(&run)?.into_owned();
-    listed(&root, &call.store().list_artifacts(&run.uid.to_string(), &path)?)
+    listed(Some(&root), &call.store().list_artifacts(&run.uid.to_string(), &path)?)
+}
+
+/// What is below a path of the artifact proxy; its names are relative to that path.
+fn list_proxied(call: &Call<'_>) -> Answered {
+    let params = call.params();
+    let path = safe_path(params.fields().text_or_empty("path")?)?;
+    let mut files = call.store().list_artifacts_below(&path)?;
+    for file in &mut files {
+        if let Some((_, name)) = file.path.rsplit_once('/') {
+            file.path = name.to_owned();
+        }
+    }
+    listed(None, &files)
 }
 
 #[cfg(test)]

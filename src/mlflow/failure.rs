@@ -146,6 +146,19 @@ impl From<Error> for Failure {
             Error::NotFound { what: "experiment" | "active experiment" | "deleted experiment", name } => {
                 format!("No Experiment with id={name} exists")
             }
+            Error::NotFound { what: "registered model", name } => {
+                format!("Registered Model with name={name} not found")
+            }
+            Error::NotFound { what: "latest version of registered model", name } => {
+                format!("Latest version not found for model {name}.")
+            }
+            Error::NotFound { what: "model version", name } => match name.rsplit_once('/') {
+                Some((model, number)) => format!("Model Version (name={model}, version={number}) not found"),
+                None => format!("Model Version {name} not found"),
+            },
+            Error::AlreadyExists { what: "registered model", name, .. } => {
+                format!("Registered Model (name={name}) already exists.")
+            }
             other => other.to_string(),
         };
         Self::new(code, message)

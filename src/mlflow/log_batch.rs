@@ -1,8 +1,8 @@
 //! Many metrics, params and tags of a run in one request: all of it or nothing.
 //!
-//! Contract: the body is read straight into columns, without a tree of JSON values between; what is past MLflow's limits
-//! is counted, not kept, so memory follows from the limits. Values that MLflow's reading would take are taken (integers
-//! and floats as texts, bare `NaN`), what it would refuse is refused in its words.
+//! Contract: the body is read straight into columns, without a tree of JSON values between; what is past MLflow's
+//! limits is counted, not kept, so memory follows from the limits. Values that MLflow's reading would take are taken
+//! (integers and floats as texts, bare `NaN`), what it would refuse is refused in its words.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -6,9 +6,9 @@
 //! `docs/mlflow.md` lists every difference, and `tests/mlflow_server_peer.rs` compares with MLflow's own server. What
 //! MLflow 3 dropped and its 1.x clients need is served as well. Endpoints that are not implemented answer 501.
 //!
-//! The way of a request: `routes` finds the handler, `request` reads query and body, the handler (one file for each kind
-//! of entity) asks the store, `answer` spells the result, `failure` spells what went wrong. [`Door`] says what the one
-//! who carries the protocol (a server, a process of its own) adds to it.
+//! The way of a request: `routes` finds the handler, `request` reads query and body, the handler (one file for each
+//! kind of entity) asks the store, `answer` spells the result, `failure` spells what went wrong. [`Door`] says what the
+//! one who carries the protocol (a server, a process of its own) adds to it.
 
 mod answer;
 mod artifacts;
@@ -18,11 +18,14 @@ mod failure;
 mod history;
 mod inputs;
 mod log_batch;
+mod model_source;
 mod open_runs;
+mod registry;
 mod request;
 mod routes;
 mod runs;
 mod search;
+mod server_info;
 
 use crate::error::Result;
 use crate::store::Store;

@@ -2,9 +2,9 @@
 //!
 //! Contract: a value is looked for under its snake_case name, then under its camelCase name; both at once are refused.
 //! `null` is as good as missing. Integers may be texts, as may floats, with `NaN` and `Infinity`, which Python's JSON
-//! also has without quotes. A body that is no JSON object counts as empty, as in MLflow, so the call says which param is
-//! missing. What is of the wrong type is refused in MLflow's words (which itself, where its schema has no say, takes it
-//! for not given).
+//! also has without quotes. A body that is no JSON object counts as empty, as in MLflow, so the call says which param
+//! is missing. What is of the wrong type is refused in MLflow's words (which itself, where its schema has no say, takes
+//! it for not given).
 
 use std::borrow::Cow;
 

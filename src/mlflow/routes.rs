@@ -1,14 +1,14 @@
 //! Which request goes where.
 //!
-//! Contract: every endpoint of MLflow 3.18 is in one of two lists: the routes of the rooms, or what is refused with 501.
-//! `/api/` (clients) and `/ajax-api/` (browsers) are the same, as is `preview/` (clients of MLflow 1). In a path `<x>`
-//! stands for one segment, `<path:x>` for the rest.
+//! Contract: every endpoint of MLflow 3.18 is in one of two lists: the routes of the rooms, or what is refused with
+//! 501. `/api/` (clients) and `/ajax-api/` (browsers) are the same, as is `preview/` (clients of MLflow 1). In a path
+//! `<x>` stands for one segment, `<path:x>` for the rest.
 
 use std::collections::HashMap;
 
 use super::failure::Failure;
 use super::request::{Call, decoded};
-use super::{artifacts, experiments, history, inputs, log_batch, runs, search};
+use super::{artifacts, experiments, history, inputs, log_batch, registry, runs, search, server_info};
 
 /// What a handler gives: the JSON of status 200, or why not.
 pub(super) type Answered = Result<Vec<u8>, Failure>;
@@ -32,6 +32,14 @@ impl Route {
     pub(super) const fn post(path: &'static str, handler: Handler) -> Self {
         Self { method: "POST", path, handler }
     }
+
+    pub(super) const fn patch(path: &'static str, handler: Handler) -> Self {
+        Self { method: "PATCH", path, handler }
+    }
+
+    pub(super) const fn delete(path: &'static str, handler: Handler) -> Self {
+        Self { method: "DELETE", path, handler }
+    }
 }
 
 const ROOMS: &[&[Route]] = &[
@@ -40,8 +48,10 @@ const ROOMS: &[&[Route]] = &[
     history::ROUTES,
     inputs::ROUTES,
     log_batch::ROUTES,
+    registry::ROUTES,
     runs::ROUTES,
     search::ROUTES,
+    server_info::ROUTES,
 ];
 
 /// What MLflow has and mlrs-db does not: the start of the path, and what it is called.
@@ -49,6 +59,10 @@ const REFUSED: &[(&str, &str)] = &[
     ("2.0/mlflow/artifacts/presigned-", "presigned URLs of artifacts"),
     ("2.0/mlflow/gateway-proxy", "the gateway"),
     ("2.0/mlflow/get-online-trace-details", "unified traces"),
+    ("2.0/mlflow/logged-models", "logged models yet"),
+    ("2.0/mlflow/runs/outputs", "logged models yet"),
+    ("2.0/mlflow/traces", "traces yet"),
+    ("3.0/mlflow/traces", "traces yet"),
     ("2.0/mlflow/unified-traces", "unified traces"),
     ("2.0/mlflow/runs/create-promptlab-run", "the prompt lab"),
     ("2.0/mlflow/webhooks", "webhooks"),

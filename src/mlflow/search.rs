@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 use super::answer::{RunAnswer, json};
 use super::experiments::{refusal, view_type};
 use super::failure::Failure;
-use super::request::{Call, Fields};
+use super::request::{Call, Fields, wrong_type};
 use super::routes::{Answered, Route};
 use crate::error::Error;
 use crate::limits::SEARCH_RESULTS_MAX;
@@ -83,13 +83,14 @@ pub(super) fn experiments_named(call: &Call<'_>, ids: &[&str]) -> Result<Vec<Str
 /// How many results are wanted; past the limit MLflow's schema refuses, in its own words.
 pub(super) fn max_results(fields: Fields<'_>, default: i64, most: usize) -> Result<usize, Failure> {
     let wanted = fields.integer("max_results")?.unwrap_or(default);
-    if usize::try_from(wanted).is_ok_and(|wanted| wanted > most) {
-        return Err(Failure::invalid(format!(
-            "Invalid value {wanted} for parameter 'max_results' supplied:  Hint: Value was of type 'int'. See the API \
-             docs for more information about request parameters."
-        )));
+    match usize::try_from(wanted) {
+        Ok(wanted @ 1..) if wanted <= most => Ok(wanted),
+        Ok(1..) => match fields.value("max_results")? {
+            Some(value) => Err(wrong_type("max_results", value)),
+            None => Ok(most),
+        },
+        _ => Ok(check_max_results(wanted)?),
     }
-    Ok(check_max_results(wanted)?)
 }
 
 /// Runs, written one after the other.

@@ -157,6 +157,22 @@ impl Store {
         file_uri(&self.inner().root.join("artifacts"))
     }
 
+    /// The path of something below the folder that [`Store::artifacts_uri`] names, whether it is there or not.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a path that leaves that folder.
+    pub fn artifacts_path(&self, path: &str) -> Result<PathBuf> {
+        Ok(self.inner().root.join("artifacts").join(relative(path)?))
+    }
+
+    /// What is directly below such a path, by path; nothing if there is no such folder.
+    ///
+    /// # Errors
+    /// As [`Store::artifacts_path`].
+    pub fn list_artifacts_below(&self, path: &str) -> Result<Vec<ArtifactInfo>> {
+        self.list_folder(&self.artifacts_path("")?, &relative(path)?)
+    }
+
     /// Where an experiment's artifacts are: the location that was given or imported, else a `file:` URI inside the
     /// store, which is another one once the store is moved.
     pub fn experiment_artifact_location(&self, experiment: &Experiment) -> String {
@@ -269,8 +285,11 @@ impl Store {
     /// # Errors
     /// [`Error::InvalidArgument`] for a path that leaves the run's folder.
     pub fn list_artifacts(&self, run_id: &str, path: &str) -> Result<Vec<ArtifactInfo>> {
-        let relative = relative(path)?;
-        let folder = self.artifact_folder(run_id)?.join(&relative);
+        self.list_folder(&self.artifact_folder(run_id)?, &relative(path)?)
+    }
+
+    fn list_folder(&self, folder: &Path, relative: &Path) -> Result<Vec<ArtifactInfo>> {
+        let folder = folder.join(relative);
         let Ok(entries) = self.inner().vfs.list(&folder) else { return Ok(Vec::new()) };
         let mut infos = Vec::with_capacity(entries.len());
         for entry in entries {

@@ -1,7 +1,8 @@
 //! What the entities' comparisons are made of: identifiers, tests of texts and numbers, and MLflow's refusals.
 //!
 //! Contract: a test is made once per filter and then answers without allocating. A value that is missing is the
-//! caller's business (only IS NULL holds for it); of numeric tests NaN passes `!=` alone, as in both of MLflow's stores.
+//! caller's business (only IS NULL holds for it); of numeric tests NaN passes `!=` alone, as in both of MLflow's
+//! stores.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
