@@ -68,7 +68,7 @@ impl Exporter<'_> {
         self.values(&registers, &directory, Field::TAG)?;
         let mut place = ExperimentPlace { directory, id, location, datasets: HashMap::new() };
         self.datasets(uid, &mut place)?;
-        self.files(&registers, &place.directory.clone())?;
+        self.files(EntityKind::EXPERIMENT, &registers, &place.directory.clone())?;
         self.report.experiments += 1;
         for run in runs {
             self.run(run, &mut place)?;

@@ -20,7 +20,7 @@ use super::plan::META;
 use super::yaml_emit::emit;
 use super::{Registers, Which};
 use crate::error::{Error, Result};
-use crate::format::event::{Field, Value};
+use crate::format::event::{EntityKind, Field, Value};
 use crate::format::input_tags::decode_input_tags;
 use crate::id::Uid;
 
@@ -65,7 +65,7 @@ impl Exporter<'_> {
         self.values(&registers, &directory, Field::PARAM)?;
         self.values(&registers, &directory, Field::TAG)?;
         self.inputs(&registers, &directory, &id, place)?;
-        self.files(&registers, &directory)?;
+        self.files(EntityKind::RUN, &registers, &directory)?;
         if !self.options.skip_artifacts {
             let from = self.source.artifact_directory(uid)?;
             self.artifacts(&from, &directory.join("artifacts"))?;

@@ -12,15 +12,18 @@ use std::path::{Path, PathBuf};
 
 use super::content::{Content, INLINE_BYTES_MAX};
 use super::export::{is_purged, layout_of};
+use super::files::{Files, TreeFiles};
 use super::import_anew::complete_operations;
+use super::meta::{integer_of, text_of};
 use super::path::{key_of, safe_path};
 use super::plan::{EntityPlan, GONE, META};
+use super::registry::{MODELS, is_registered_model, registered_model, version_directory};
 use super::report::{ImportOptions, ImportReport, Progress};
 use super::tree::{FoundExperiment, TreeIdentity, check_tree, is_experiment};
 use super::yaml_emit::emit;
 use super::yaml_node::Node;
 use super::yaml_read::{YAML_BYTES_MAX, YamlProblem, read};
-use super::{BlobRef, ImportTarget};
+use super::{BlobRef, ImportTarget, Registers};
 use crate::error::{Error, Result};
 use crate::format::event::{EntityKind, Field, Operation, Value};
 use crate::id::Uid;
@@ -30,6 +33,8 @@ use crate::limits::{BLOB_CHUNK_BYTES_MAX, EVENT_BYTES_MAX, EVENT_OPS_MAX};
 const DIRECTORY_DEPTH_MAX: usize = 128;
 /// Stray YAML up to this size is read as a document; larger files are blobs.
 const DOCUMENT_BYTES_MAX: u64 = 1024 * 1024;
+/// Longest value of a param or tag that is a register; what is longer is kept as a file.
+pub(super) const VALUE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// Takes a tree into a store.
 ///
@@ -101,6 +106,8 @@ pub(super) struct Importer<'a> {
     pub(super) seen: HashSet<Uid>,
     /// Runs that were taken anew, by the first uid each had.
     pub(super) replacements: HashMap<Uid, Vec<Uid>>,
+    /// What to take away once the entities that stand for it are in the store.
+    superseded: Vec<Operation>,
     /// Only looks, and tells nobody how far it is.
     pub(super) quiet: bool,
     /// For the bytes of metric files.
@@ -129,6 +136,7 @@ impl<'a> Importer<'a> {
             identity,
             seen,
             replacements,
+            superseded: Vec::new(),
             quiet,
             buffer,
         }
@@ -138,6 +146,7 @@ impl<'a> Importer<'a> {
         let root = self.root;
         let mut plan = EntityPlan::new(EntityKind::TREE, Uid::default(), String::new());
         let mut experiments = Vec::new();
+        let mut models = Vec::new();
         for item in self.list(root)? {
             if item.is_dir && item.text() == Some(".trash") {
                 for item in self.list(&item.path)? {
@@ -145,8 +154,8 @@ impl<'a> Importer<'a> {
                 }
                 // Stays when all in it is restored: MLflow cannot do without.
                 plan.layout.empty.push(".trash".into());
-            } else if item.is_dir && item.text() == Some("models") {
-                self.stray(&mut plan, root, &item, true, 0)?;
+            } else if item.is_dir && item.text() == Some(MODELS) {
+                models = self.find_registered_models(&mut plan)?;
             } else {
                 self.experiment_or_stray(&mut plan, item, false, &mut experiments)?;
             }
@@ -156,6 +165,7 @@ impl<'a> Importer<'a> {
         plan.uid = self.identity.uid;
         plan.set(Field::NAME, "", Value::Text(self.identity.name.clone()));
         plan.set(Field::SOURCE, "", Value::Bytes(self.identity.source.clone()));
+        plan.elsewhere = models.iter().cloned().collect();
         self.commit(plan, root)?;
         for (first, run) in self.target.references(EntityKind::RUN, Field::REPLACES)? {
             self.replacements.entry(first).or_default().push(run);
@@ -163,9 +173,47 @@ impl<'a> Importer<'a> {
         for found in experiments {
             self.experiment(&found)?;
         }
+        for directory in models {
+            self.registered_model(&directory)?;
+        }
+        let superseded = std::mem::take(&mut self.superseded);
+        self.apply(superseded)?;
         self.report_missing()?;
         self.tell(0);
         Ok(self.report)
+    }
+
+    /// The registered models of the tree; what else lies there is kept as files.
+    fn find_registered_models(&mut self, plan: &mut EntityPlan) -> Result<Vec<PathBuf>> {
+        let root = self.root;
+        let mut files = TreeFiles { importer: self, root };
+        let mut models = Vec::new();
+        let children = files.children(Path::new(MODELS))?;
+        if children.is_empty() {
+            plan.layout.empty.push(MODELS.into());
+        }
+        for child in children {
+            if child.is_dir && is_registered_model(&mut files, &child.path) {
+                models.push(child.path);
+            } else {
+                files.stray(plan, Path::new(""), &child)?;
+            }
+        }
+        Ok(models)
+    }
+
+    fn registered_model(&mut self, directory: &Path) -> Result<()> {
+        let root = self.root;
+        let (uid, source) = (self.identity.uid, self.identity.source.clone());
+        let placed = registered_model(&mut TreeFiles { importer: self, root }, directory, (uid, &source))?;
+        for (plan, directory) in placed {
+            let directory = root.join(directory);
+            if !self.is_left_out(plan.uid, &directory)? {
+                self.commit(plan, &directory)?;
+            }
+        }
+        self.tell(0);
+        Ok(())
     }
 
     fn experiment_or_stray(
@@ -342,6 +390,12 @@ impl<'a> Importer<'a> {
         (metadata.is_file() && metadata.len() <= YAML_BYTES_MAX).then(|| fs::read(path).ok())?
     }
 
+    /// The bytes of a file that is the value of one thing; nothing, and no problem, if it cannot be one.
+    pub(super) fn read_value(&mut self, path: &Path) -> Result<Option<Vec<u8>>> {
+        let is_value = fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() <= VALUE_BYTES_MAX);
+        if is_value { self.read_file(path, VALUE_BYTES_MAX) } else { Ok(None) }
+    }
+
     /// A YAML file of an entity.
     pub(super) fn read_yaml(&mut self, path: &Path) -> Result<Option<YamlFile>> {
         let Some(bytes) = self.read_file(path, YAML_BYTES_MAX)? else { return Ok(None) };
@@ -377,30 +431,32 @@ impl<'a> Importer<'a> {
         Ok(purged)
     }
 
-    /// Experiments and runs that an earlier import brought and that the tree has no more.
+    /// Entities that an earlier import brought and that the tree has no more.
     fn report_missing(&mut self) -> Result<()> {
         let tree = self.identity.uid;
         let mut missing = HashMap::new();
-        for kind in [EntityKind::EXPERIMENT, EntityKind::RUN] {
+        // What others belong to comes first.
+        for kind in
+            [EntityKind::EXPERIMENT, EntityKind::RUN, EntityKind::REGISTERED_MODEL, EntityKind::MODEL_VERSION]
+        {
             for uid in self.target.owned(kind, Field::TREE, tree)? {
                 if self.seen.contains(&uid) {
                     continue;
                 }
                 let registers = self.target.registers(uid)?;
-                let Some(layout) = layout_of(&registers)?.filter(|_| !is_purged(&registers)) else {
+                let Some(place) = place_of(kind, &registers)?.filter(|_| !is_purged(&registers)) else {
                     continue;
                 };
                 let mut directory = self.root.to_path_buf();
-                if let Some((_, Value::Uid(experiment))) = registers.get(&(Field::EXPERIMENT, String::new()))
-                {
-                    if missing.contains_key(experiment) {
+                if let Some((owner_kind, owner)) = owner_of(&registers) {
+                    if missing.contains_key(&owner) {
                         // Goes without saying.
                         continue;
                     }
-                    let above = layout_of(&self.target.registers(*experiment)?)?;
-                    directory.extend(above.and_then(|layout| safe_path(&layout.directory)));
+                    let above = place_of(owner_kind, &self.target.registers(owner)?)?;
+                    directory.extend(above.and_then(|place| safe_path(&place)));
                 }
-                directory.extend(safe_path(&layout.directory));
+                directory.extend(safe_path(&place));
                 missing.insert(uid, directory);
             }
         }
@@ -451,6 +507,7 @@ impl<'a> Importer<'a> {
         let current = self.target.registers(plan.uid)?;
         let mut differences = Vec::new();
         let (uid, state) = (plan.uid, (plan.kind == EntityKind::RUN).then(|| plan.state()));
+        self.superseded.extend(plan.superseded(&current));
         let mut operations = plan.operations(&current, self.options.replace, &mut differences)?;
         for difference in differences {
             let path = super::path::safe_path(&difference.file)
@@ -494,6 +551,30 @@ impl<'a> Importer<'a> {
     }
 }
 
+/// The entity that another lies in, and its kind.
+fn owner_of(registers: &Registers) -> Option<(EntityKind, Uid)> {
+    [(Field::EXPERIMENT, EntityKind::EXPERIMENT), (Field::MODEL, EntityKind::REGISTERED_MODEL)]
+        .into_iter()
+        .find_map(|(field, kind)| match registers.get(&(field, String::new())) {
+            Some((_, Value::Uid(owner))) => Some((kind, *owner)),
+            _ => None,
+        })
+}
+
+/// The key of an imported entity's directory, relative to that of the entity it lies in.
+fn place_of(kind: EntityKind, registers: &Registers) -> Result<Option<String>> {
+    let Some(layout) = layout_of(registers)? else { return Ok(None) };
+    Ok(Some(match (layout.directory, kind) {
+        (place, EntityKind::REGISTERED_MODEL) if place.is_empty() => {
+            format!("{MODELS}/{}", text_of(registers, Field::NAME, "").unwrap_or_default())
+        }
+        (place, EntityKind::MODEL_VERSION) if place.is_empty() => {
+            version_directory(integer_of(registers, Field::VERSION).unwrap_or(0))
+        }
+        (place, _) => place,
+    }))
+}
+
 fn size_of_value(value: &Value) -> usize {
     match value {
         Value::Text(text) => text.len(),
@@ -503,7 +584,7 @@ fn size_of_value(value: &Value) -> usize {
 }
 
 /// A document, and whether it is written again with the same bytes.
-fn parse_yaml(bytes: &[u8]) -> std::result::Result<(Node, bool), YamlProblem> {
+pub(super) fn parse_yaml(bytes: &[u8]) -> std::result::Result<(Node, bool), YamlProblem> {
     let document = read(bytes)?;
     let same = emit(&document).is_ok_and(|again| again == bytes);
     Ok((document, same))

@@ -7,12 +7,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use super::content::Content;
-use super::import::{Importer, Item, YamlFile, text_value};
+use super::files::describe;
+use super::import::{Importer, Item, VALUE_BYTES_MAX, YamlFile, text_value};
 use super::meta::{DatasetMeta, ExperimentMeta, Fields};
 use super::path::{is_text, key_of};
 use super::plan::{EntityPlan, META};
-use super::shape::{Described, Shape};
+use super::shape::Described;
 use super::tree::{FoundExperiment, experiment_uid, is_run_name};
 use super::yaml_emit::emit;
 use crate::catalog::changes::dataset_uid;
@@ -20,9 +20,6 @@ use crate::error::Result;
 use crate::format::event::{EntityKind, Field, Value};
 use crate::id::Uid;
 use crate::model::Lifecycle;
-
-/// Longest value of a param or tag that is a register; what is longer is kept as a file.
-const VALUE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// What runs need to know of their experiment.
 pub(super) struct ExperimentContext {
@@ -120,30 +117,9 @@ impl Importer<'_> {
         described: &D,
         fields: Fields,
     ) -> Result<()> {
-        for (field, value) in fields {
-            plan.set(field, "", value);
-        }
-        let Some(YamlFile { bytes, document, canonical }) = read else {
-            plan.set(Field::VERBATIM, META, Content::Missing.to_override(described.guard()));
-            return Ok(());
-        };
-        let shape = match &document {
-            Some(document) => Shape::of(&bytes, document, described),
-            None => Shape::unreadable::<D>(&bytes),
-        };
-        plan.set(Field::SHAPE, META, shape.to_value());
-        let same = document.is_some() && emit(&shape.render(described)).is_ok_and(|again| again == bytes);
-        if !same {
-            let content = match document {
-                // The emitter gives these bytes from the document, only not from the sorted known keys.
-                Some(document) if canonical => Content::Document(document),
-                _ => {
-                    self.report.yaml_verbatim += 1;
-                    self.bytes_content(bytes)?
-                }
-            };
-            plan.set(Field::VERBATIM, META, content.to_override(described.guard()));
-        }
+        let mut keep = |bytes| self.bytes_content(bytes);
+        let kept = describe(plan, read, described, fields, &mut keep)?;
+        self.report.yaml_verbatim += u64::from(kept);
         Ok(())
     }
 

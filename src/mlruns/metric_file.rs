@@ -55,7 +55,7 @@ pub(super) trait MetricSink {
 
 /// A per-point column made point by point, mostly of one value.
 #[derive(Default)]
-pub(super) struct ExtraColumn {
+pub(crate) struct ExtraColumn {
     dictionary: Vec<Vec<u8>>,
     lookup: HashMap<Vec<u8>, u32>,
     indices: Vec<u32>,
@@ -80,14 +80,14 @@ impl ExtraColumn {
     }
 
     /// Sets the value of point `index`; points before it that were not set have the default.
-    pub(super) fn set(&mut self, index: usize, value: Vec<u8>) {
+    pub(crate) fn set(&mut self, index: usize, value: Vec<u8>) {
         self.fill(index);
         let entry = self.entry(value);
         self.indices.push(entry);
     }
 
     /// The column of `points` points, and an empty one again; nothing if no point was set.
-    pub(super) fn take(&mut self, kind: u8, points: usize) -> Option<Extra> {
+    pub(crate) fn take(&mut self, kind: u8, points: usize) -> Option<Extra> {
         if self.dictionary.is_empty() {
             return None;
         }

@@ -11,11 +11,14 @@
 
 mod artifact;
 mod content;
+pub(crate) mod derive;
 mod digest;
 mod export;
 mod export_experiment;
 mod export_files;
+mod export_registry;
 mod export_run;
+mod files;
 mod import;
 mod import_anew;
 mod import_experiment;
@@ -28,11 +31,11 @@ mod metric_record;
 mod number;
 mod path;
 mod plan;
+mod registry;
+mod registry_meta;
 mod report;
 mod resolver;
 mod shape;
-mod store_entities;
-mod store_port;
 mod tree;
 mod wire;
 mod yaml_emit;
@@ -55,6 +58,8 @@ pub use report::{
     ArtifactMode, ExportOptions, ExportReport, ImportOptions, ImportReport, Problem, Progress, Unexportable,
 };
 pub use tree::check_tree;
+
+pub(crate) use metric_file::ExtraColumn;
 
 /// Kind of the per-point column that says how a value was spelled (see `metric_line`).
 pub const EXTRA_SPELLING: u8 = 1;

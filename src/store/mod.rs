@@ -30,6 +30,8 @@ mod search;
 mod series;
 pub(crate) mod state;
 mod stats;
+mod tree_entities;
+mod trees;
 mod verify;
 mod writers;
 
@@ -427,17 +429,23 @@ impl Inner {
             held = claim_lock(self.vfs.as_ref(), &self.root, self.medium, self.claim_timeout())?;
         }
         let one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let event = {
+        let (before, event) = {
             let mut state = self.lock_state();
             self.prepare(&mut state, wants, claim)?;
             let operations = change(&state.catalog)?;
             if operations.is_empty() && columns.is_empty() {
                 return Ok(None);
             }
-            state.event(operations)?
+            (state.underived(&operations)?, state.event(operations)?)
         };
+        // They have stamps of long ago and change nothing, so it does not matter how far a crash lets them come.
+        before.iter().try_for_each(|event| writer.append_event_with(event, &[]))?;
         writer.append_event_with(&event, columns)?;
-        let stamp = self.lock_state().wrote(&event)?;
+        let stamp = {
+            let mut state = self.lock_state();
+            before.iter().try_for_each(|event| state.wrote(event).map(drop))?;
+            state.wrote(&event)?
+        };
         drop(one);
         drop(held);
         // Without any lock, so that callers at the same time share one sync.

@@ -4,17 +4,21 @@
 //! refresh. Order and repetition of events do not matter (`catalog`), so what this process wrote itself is applied at
 //! once and again, harmlessly, when it is read back.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::catalog::{Catalog, Clock, Entity};
 use crate::error::{Error, Result};
-use crate::format::event::{EntityKind, Event, Operation};
+use crate::format::event::{EntityKind, Event, Field, Operation};
 use crate::id::{Stamp, Uid, WriterId};
 use crate::log::{LogReader, Medium, View, event_offsets, read_intact_event};
+use crate::mlruns::BlobRef;
+use crate::mlruns::derive::{self, may_have_entities};
 use crate::store::indexing::IndexImage;
+use crate::store::trees::registers_of;
 use crate::vfs::{HeldLock, Vfs, process};
 
 /// What must be in memory before a question is answered.
@@ -35,7 +39,8 @@ impl Want {
     fn kinds(self) -> &'static [EntityKind] {
         match self {
             Self::Experiments => &[EntityKind::EXPERIMENT],
-            Self::Registry => &[EntityKind::REGISTERED_MODEL, EntityKind::MODEL_VERSION],
+            // Trees, because they may hold files of models that this store was too old to know as such.
+            Self::Registry => &[EntityKind::TREE, EntityKind::REGISTERED_MODEL, EntityKind::MODEL_VERSION],
             Self::Entity(_) | Self::All => &[],
         }
     }
@@ -53,6 +58,17 @@ pub(crate) struct State {
     /// Kinds that are loaded as a whole.
     kinds: Vec<EntityKind>,
     all: bool,
+    /// Entities that only follow from files (`mlruns::derive`), as the events that would have made them: they are
+    /// written before something of them is changed, so that what the log has of an entity is all of it.
+    derived: HashMap<Uid, Derived>,
+}
+
+/// An entity that only follows from files.
+#[derive(Debug)]
+struct Derived {
+    /// The entity that keeps the files.
+    source: Uid,
+    events: Vec<Event>,
 }
 
 impl State {
@@ -66,6 +82,7 @@ impl State {
             forgotten: HashSet::new(),
             kinds: Vec::new(),
             all: false,
+            derived: HashMap::new(),
         }
     }
 
@@ -99,6 +116,75 @@ impl State {
         if self.catalog.apply_if(&event.borrow(), wanted).is_ok() {
             let _ = self.clock.observe(event.stamp);
         }
+        let files = event.operations.iter().filter(|o| o.field == Field::FILE);
+        let mut sources: Vec<_> =
+            files.filter(|o| may_have_entities(o.kind, &o.key)).map(|o| (o.kind, o.uid)).collect();
+        sources.dedup();
+        for (kind, uid) in sources {
+            if self.all || self.kinds.contains(&kind) {
+                self.derive(kind, uid);
+            }
+        }
+    }
+
+    /// Takes in what an entity that was imported by an older program says of others.
+    pub(crate) fn derive(&mut self, kind: EntityKind, uid: Uid) {
+        let Some(entity) = self.catalog.get(kind, uid) else { return };
+        if !entity.entries(Field::FILE).any(|(key, ..)| may_have_entities(kind, key)) {
+            return;
+        }
+        let registers = registers_of(entity);
+        let view = Arc::clone(&self.view);
+        let read_blob = |blob: BlobRef| {
+            let mut bytes = Vec::new();
+            view.blob_reader(blob.id).ok()??.read_to_end(&mut bytes).ok()?;
+            Some(bytes)
+        };
+        // Registers that are damaged have nothing to say; whoever needs the files themselves is told so.
+        for event in derive::entities(kind, uid, &registers, &read_blob).unwrap_or_default() {
+            if self.catalog.apply(&event).is_ok()
+                && let Some(first) = event.operations.first()
+                && first.uid != uid
+            {
+                let new = || Derived { source: uid, events: Vec::new() };
+                let events = &mut self.derived.entry(first.uid).or_insert_with(new).events;
+                if !events.contains(&event) {
+                    events.push(event);
+                }
+            }
+        }
+    }
+
+    /// All that this store has of others in files of entities of a kind.
+    fn derive_of(&mut self, kind: EntityKind) {
+        let uids: Vec<Uid> = self.catalog.of_kind(kind).map(|entity| entity.uid()).collect();
+        uids.into_iter().for_each(|uid| self.derive(kind, uid));
+    }
+
+    /// The entities that only follow from files, as far as these were looked at.
+    pub(crate) fn derived(&self) -> impl Iterator<Item = &Arc<Entity>> {
+        let kinds = [EntityKind::REGISTERED_MODEL, EntityKind::MODEL_VERSION];
+        self.derived.keys().filter_map(move |uid| kinds.iter().find_map(|kind| self.catalog.get(*kind, *uid)))
+    }
+
+    /// What must be written before a change: the entities that it touches, or whose files it takes away, where they
+    /// only follow from those so far.
+    pub(crate) fn underived(&self, operations: &[Operation]) -> Result<Vec<Event>> {
+        let mut events = Vec::new();
+        if self.derived.is_empty() {
+            return Ok(events);
+        }
+        let takes_file = |o: &&Operation| o.field == Field::FILE && may_have_entities(o.kind, &o.key);
+        let sources: HashSet<Uid> = operations.iter().filter(takes_file).map(|o| o.uid).collect();
+        let touched: HashSet<Uid> = operations.iter().map(|o| o.uid).collect();
+        for (uid, made) in &self.derived {
+            if (touched.contains(uid) || sources.contains(&made.source))
+                && self.view.entries(*uid)?.is_empty()
+            {
+                events.extend_from_slice(&made.events);
+            }
+        }
+        Ok(events)
     }
 
     /// Whether what is wanted is in memory already.
@@ -127,6 +213,7 @@ impl State {
                     self.load(&view, uid)?;
                 }
                 self.kinds.extend(kinds);
+                kinds.iter().for_each(|kind| self.derive_of(*kind));
                 Ok(())
             }
         }
@@ -158,7 +245,7 @@ impl State {
     pub(crate) fn forget(&mut self, uid: Uid) {
         let is_one_of_all =
             self.all || self.kinds.iter().any(|kind| self.catalog.entry(*kind, uid).is_some());
-        if !is_one_of_all && self.loaded.remove(&uid) {
+        if !is_one_of_all && !self.derived.contains_key(&uid) && self.loaded.remove(&uid) {
             EntityKind::KNOWN.into_iter().for_each(|kind| self.catalog.evict(kind, uid));
             self.forgotten.insert(uid);
         }
@@ -193,6 +280,7 @@ impl State {
             }
         }
         self.all = true;
+        [EntityKind::TREE].into_iter().for_each(|kind| self.derive_of(kind));
         Ok(())
     }
 
@@ -215,6 +303,9 @@ impl State {
             if !known && self.view.entries(uid)?.is_empty() {
                 self.loaded.insert(uid);
             }
+        }
+        if !self.derived.is_empty() {
+            event.operations.iter().for_each(|operation| drop(self.derived.remove(&operation.uid)));
         }
         self.apply_loaded(event);
         Ok(event.stamp)

@@ -3,7 +3,7 @@
 //! Contract: what was committed is in the log; points are in the log before the commit that follows them, so that an
 //! interrupted import goes on where it stopped. Columns of one run are gathered into batches, so that metrics that were
 //! logged together share their steps and timestamps. What is kept of a run that is done are some bytes (see
-//! `store_entities`); an export holds all metadata, as every search does.
+//! `tree_entities`); an export holds all metadata, as every search does.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -11,24 +11,22 @@ use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::metric_file::ExtraColumn;
-use super::store_entities::{KINDS, KnownEntities};
-use super::{
-    Entities, ExportOptions, ExportReport, ExportSource, Extra, ImportOptions, ImportReport, ImportTarget,
-    PointBlock, PointReader, Progress, Registers, Which,
-};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Entity};
 use crate::error::{Error, Result};
 use crate::format::declare::{OwnerKind, SeriesKey};
-use crate::format::event::{EntityKind, Field, Operation};
+use crate::format::event::{EntityKind, Field, Operation, ValueRef};
 use crate::id::{BlobId, Origin, Stamp, Uid};
 use crate::limits::{BLOB_CHUNK_BYTES_MAX, COLUMN_POINTS_MAX};
 use crate::log::{BulkColumn, ColumnReader, SeriesNumber};
-use crate::mlruns::BlobRef;
+use crate::mlruns::{
+    self, BlobRef, Entities, ExportOptions, ExportReport, ExportSource, Extra, ExtraColumn, ImportOptions,
+    ImportReport, ImportTarget, PointBlock, PointReader, Progress, Registers, Which,
+};
 use crate::query::history::{HistoryStream, PointFilter};
 use crate::query::snapshot::{OriginParts, RunSeries, Snapshot};
 use crate::store::Store;
 use crate::store::state::Want;
+use crate::store::tree_entities::{KINDS, KnownEntities};
 
 /// Points gathered before a batch is written: bounds memory, and is what one batch shares axes over.
 const GATHERED_POINTS_MAX: usize = 64 * 1024;
@@ -147,12 +145,19 @@ impl<'a> Port<'a> {
     }
 }
 
+/// The registers of an entity.
+pub(super) fn registers_of(entity: &Entity) -> Registers {
+    let register = |(field, key, stamp, value): (Field, &str, Stamp, ValueRef<'_>)| {
+        ((field, key.to_owned()), (stamp, value.to_value()))
+    };
+    entity.all_entries().map(register).collect()
+}
+
 /// The registers of an entity in a catalog. Tombstones, too: what was removed for good must not come back with the tree
 /// it came from.
-pub(super) fn registers_of(catalog: &Catalog, uid: Uid) -> Registers {
+pub(super) fn known_registers(catalog: &Catalog, uid: Uid) -> Registers {
     let entity = KINDS.into_iter().find_map(|kind| catalog.entry(kind, uid));
-    let all = entity.into_iter().flat_map(|e| e.all_entries());
-    all.map(|(field, key, stamp, value)| ((field, key.to_owned()), (stamp, value.to_value()))).collect()
+    entity.map(|entity| registers_of(entity)).unwrap_or_default()
 }
 
 impl Entities for Port<'_> {
@@ -167,7 +172,7 @@ impl Entities for Port<'_> {
     fn registers(&self, uid: Uid) -> Result<Registers> {
         match &self.entities {
             Some(entities) => entities.registers(uid),
-            None => Ok(registers_of(&self.store.inner().lock_state().catalog, uid)),
+            None => Ok(known_registers(&self.store.inner().lock_state().catalog, uid)),
         }
     }
 
@@ -426,10 +431,10 @@ fn resolved(path: &Path) -> Result<PathBuf> {
 }
 
 impl Store {
-    /// Imports an `mlruns` tree. Doing so again adds what is new; see [`super::import`].
+    /// Imports an `mlruns` tree. Doing so again adds what is new; see [`mlruns::import`].
     ///
     /// # Errors
-    /// As [`super::import`].
+    /// As [`mlruns::import`].
     pub fn import(
         &self,
         source: &Path,
@@ -443,7 +448,7 @@ impl Store {
             self.inner().writer()?;
         }
         let mut port = Port::new(self, None)?;
-        let report = super::import(source, &mut port, options, progress)?;
+        let report = mlruns::import(source, &mut port, options, progress)?;
         if !options.dry_run {
             port.flush()?;
             self.sync()?;
@@ -465,10 +470,10 @@ impl Store {
         Ok(names)
     }
 
-    /// Exports to the `mlruns` layout; see [`super::export`].
+    /// Exports to the `mlruns` layout; see [`mlruns::export`].
     ///
     /// # Errors
-    /// As [`super::export`]; [`Error::InvalidArgument`] for a target inside the store, or around it.
+    /// As [`mlruns::export`]; [`Error::InvalidArgument`] for a target inside the store, or around it.
     pub fn export(
         &self,
         destination: &Path,
@@ -478,6 +483,6 @@ impl Store {
         keep_apart(&self.inner().root, destination)?;
         let snapshot = self.inner().snapshot()?;
         let port = Port::new(self, Some(snapshot))?;
-        super::export(&port, destination, options, progress)
+        mlruns::export(&port, destination, options, progress)
     }
 }
