@@ -11,6 +11,8 @@ pub mod id;
 pub mod index;
 pub mod limits;
 pub mod log;
+#[cfg(feature = "mlflow")]
+pub mod mlflow;
 pub mod mlruns;
 pub mod model;
 pub mod query;

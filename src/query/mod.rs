@@ -12,6 +12,7 @@ pub mod order_models;
 pub mod page;
 pub mod sample;
 pub(crate) mod snapshot;
+pub(crate) mod thinning;
 pub(crate) mod walk;
 
 use std::borrow::Borrow;

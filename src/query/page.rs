@@ -108,7 +108,7 @@ pub fn decode_token(token: &str) -> Result<usize> {
     let offset = std::str::from_utf8(&bytes).ok().and_then(offset_of_json);
     offset.ok_or_else(|| {
         let text = String::from_utf8_lossy(&bytes);
-        Error::invalid(format!("Invalid page token, decoded value={}", clip(&text)))
+        Error::invalid(format!("Invalid page token, decoded value=b'{}'", clip(&text)))
     })
 }
 

@@ -91,6 +91,20 @@ pub(crate) fn path_of_uri(uri: &str) -> Option<PathBuf> {
     Some(PathBuf::from(String::from_utf8(bytes).ok()?))
 }
 
+/// A URI with a path appended to its own, before a query if it has one.
+pub(crate) fn append_to_uri(uri: &str, path: &str) -> String {
+    let (uri, query) = match uri.split_once('?') {
+        // A `?` in a plain path is part of it.
+        Some((before, query)) if before.contains(':') => (before, Some(query)),
+        _ => (uri, None),
+    };
+    let appended = format!("{}/{path}", uri.trim_end_matches('/'));
+    match query {
+        Some(query) => format!("{appended}?{query}"),
+        None => appended,
+    }
+}
+
 /// Makes a folder and those above it; the names of new ones are durable when this returns.
 pub(crate) fn create_dirs_durably(vfs: &dyn Vfs, folder: &Path) -> Result<()> {
     let missing = folder.ancestors().take_while(|p| !p.as_os_str().is_empty() && vfs.metadata(p).is_err());
@@ -160,9 +174,7 @@ impl Store {
         let state = self.inner().held(Want::Experiments)?;
         let experiment = state.catalog.experiment(owner.experiment);
         Ok(match experiment.and_then(|e| e.text(Field::ARTIFACT_LOCATION)) {
-            Some(location) => {
-                ArtifactRoot::Given(format!("{}/{}", location.trim_end_matches('/'), owner.inside))
-            }
+            Some(location) => ArtifactRoot::Given(append_to_uri(location, &owner.inside)),
             None => ArtifactRoot::Inside(
                 self.inner().experiment_artifact_dir(owner.experiment).join(&owner.inside),
             ),
@@ -174,6 +186,28 @@ impl Store {
             ArtifactRoot::Given(uri) => uri,
             ArtifactRoot::Inside(path) => file_uri(&path),
         })
+    }
+
+    /// The `file:` URI of the folder of the artifacts that are inside the store: those of a run are in
+    /// `<experiment uid>/<run uid>/artifacts` below it.
+    pub fn artifacts_uri(&self) -> String {
+        file_uri(&self.inner().root.join("artifacts"))
+    }
+
+    /// The path of something below the folder that [`Store::artifacts_uri`] names, whether it is there or not.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a path that leaves that folder.
+    pub fn artifacts_path(&self, path: &str) -> Result<PathBuf> {
+        Ok(self.inner().root.join("artifacts").join(relative(path)?))
+    }
+
+    /// What is directly below such a path, by path; nothing if there is no such folder.
+    ///
+    /// # Errors
+    /// As [`Store::artifacts_path`].
+    pub fn list_artifacts_below(&self, path: &str) -> Result<Vec<ArtifactInfo>> {
+        self.list_folder(&self.artifacts_path("")?, &relative(path)?)
     }
 
     /// Where an experiment's artifacts are: the location that was given or imported, else a `file:` URI inside the
@@ -353,8 +387,11 @@ impl Store {
     }
 
     fn artifacts_below(&self, owner: &ArtifactOwner, path: &str) -> Result<Vec<ArtifactInfo>> {
-        let relative = relative(path)?;
-        let folder = self.artifact_folder(owner)?.join(&relative);
+        self.list_folder(&self.artifact_folder(owner)?, &relative(path)?)
+    }
+
+    fn list_folder(&self, folder: &Path, relative: &Path) -> Result<Vec<ArtifactInfo>> {
+        let folder = folder.join(relative);
         let Ok(entries) = self.inner().vfs.list(&folder) else { return Ok(Vec::new()) };
         let mut infos = Vec::with_capacity(entries.len());
         for entry in entries {
@@ -379,6 +416,13 @@ mod tests {
         }
         assert_eq!(relative("./a/b c/é").unwrap(), PathBuf::from("a/b c/é"));
         assert_eq!(relative("").unwrap(), PathBuf::new());
+    }
+
+    #[test]
+    fn a_path_is_appended_before_the_query() {
+        assert_eq!(append_to_uri("s3://bucket/x/", "r/artifacts"), "s3://bucket/x/r/artifacts");
+        assert_eq!(append_to_uri("s3://bucket/x?a=b", "r"), "s3://bucket/x/r?a=b");
+        assert_eq!(append_to_uri("/plain?/x", "r"), "/plain?/x/r");
     }
 
     #[test]

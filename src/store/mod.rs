@@ -53,6 +53,8 @@ use crate::query::snapshot::Snapshot;
 use crate::vfs::{PerProcess, Vfs};
 
 pub use artifacts::ArtifactInfo;
+#[cfg(feature = "mlflow")]
+pub(crate) use artifacts::{append_to_uri, path_of_uri};
 pub use experiments::{ExperimentHandle, ExperimentOptions};
 pub use follow::{Follow, FollowCursor};
 pub use gc::GcOptions;

@@ -178,9 +178,12 @@ fn is_later(new: &Point, old: &Point) -> bool {
     }
 }
 
-/// Keeps the latest point for each key and data set.
+/// A metric key, and name and digest of the data set that it was measured on.
+type Measured = (String, Option<(String, String)>);
+
+/// Keeps the latest point for each key and data set, and the run that logged it.
 #[derive(Default)]
-struct Latest(BTreeMap<(String, Option<(String, String)>), (Point, Option<String>)>);
+struct Latest(BTreeMap<Measured, (Point, Option<String>)>);
 
 impl Latest {
     fn add(&mut self, key: &str, point: Point, tail: &[u8]) {

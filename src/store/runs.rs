@@ -221,6 +221,16 @@ impl Run {
         Ok(())
     }
 
+    /// Looks again whether the run was deleted since the handle was made, by whomever: other calls look once.
+    ///
+    /// # Errors
+    /// [`Error::InvalidState`] if it is deleted, [`Error::NotFound`] if it is gone for good.
+    pub fn check_active_again(&self) -> Result<()> {
+        let state = self.inner.store.inner().current(Want::Entity(self.inner.uid))?;
+        let run = state.catalog.run(self.inner.uid).ok_or_else(|| Error::not_found("run", self.id()))?;
+        rules::run_is_active(run)
+    }
+
     /// Logs one value, now.
     ///
     /// # Errors
@@ -421,7 +431,7 @@ impl Run {
     /// # Errors
     /// [`Error::InvalidState`] if it is deleted.
     pub fn rename(&self, name: &str) -> Result<()> {
-        self.update(RunUpdate { name: Some(name), ..RunUpdate::default() })
+        self.update(None, None, Some(name))
     }
 
     /// Sets the status; a final one also sets the end time. A run may be set back to running.
@@ -430,7 +440,7 @@ impl Run {
     /// [`Error::InvalidState`] if it is deleted.
     pub fn finish(&self, status: RunStatus) -> Result<()> {
         let end_ms = status.is_terminated().then(now_ms);
-        self.update(RunUpdate { status: Some(status), end_ms, ..RunUpdate::default() })
+        self.update(Some(status), end_ms, None)
     }
 
     /// Sets status and end time as given.
@@ -438,11 +448,26 @@ impl Run {
     /// # Errors
     /// [`Error::InvalidState`] if the run is deleted.
     pub fn set_status(&self, status: RunStatus, end_ms: Option<i64>) -> Result<()> {
-        self.update(RunUpdate { status: Some(status), end_ms, ..RunUpdate::default() })
+        self.update(Some(status), end_ms, None)
     }
 
-    fn update(&self, update: RunUpdate<'_>) -> Result<()> {
+    /// Sets status, end time (in milliseconds since 1970) and name in one event; what is none stays, as does the name
+    /// where it is empty.
+    ///
+    /// # Errors
+    /// [`Error::InvalidState`] if the run is deleted.
+    pub fn update(&self, status: Option<RunStatus>, end_ms: Option<i64>, name: Option<&str>) -> Result<()> {
+        let update = RunUpdate { status, end_ms, name };
         self.change(false, |catalog, uid| changes::update_run(catalog, uid, update))
+    }
+
+    /// Adds a model's description (JSON) to the list that MLflow 1 and 2 keep in the tag `mlflow.log-model.history`.
+    /// The list has no greatest length, as in MLflow.
+    ///
+    /// # Errors
+    /// [`Error::InvalidState`] if the run is deleted.
+    pub fn append_model_history(&self, model: &str) -> Result<()> {
+        self.change(false, |catalog, uid| changes::append_model_history(catalog, uid, model))
     }
 
     /// Changes metadata of this run alone; see [`crate::store::Inner::change`].
@@ -500,6 +525,15 @@ impl GroupedColumns {
 }
 
 impl Store {
+    /// Starts a run in the experiment with this id (or uid); as [`crate::ExperimentHandle::start_run`].
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such experiment, and as there.
+    pub fn start_run(&self, experiment_id: &str, options: RunOptions) -> Result<Run> {
+        let experiment = self.inner().experiment_uid(experiment_id)?;
+        Run::start(self, experiment, &options)
+    }
+
     /// A handle on a run, to log more to it.
     ///
     /// # Errors

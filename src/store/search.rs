@@ -13,7 +13,8 @@ use crate::id::Uid;
 use crate::limits::{MODEL_VERSIONS_MAX, REGISTERED_MODELS_MAX, SEARCH_RESULTS_MAX};
 use crate::model::{Experiment, Lifecycle, LoggedModel, ModelVersion, RegisteredModel, RunData};
 use crate::query::grammar::{
-    DatasetFilter, Dialect, ExperimentFilter, LoggedModelFilter, RegistryEntity, RegistryFilter, RunFilter,
+    DatasetFilter, Dialect, ExperimentFilter, LoggedModelFilter, RegistryEntity, RegistryFilter, RunFields,
+    RunFilter,
 };
 use crate::query::order::{ExperimentOrder, RegistryOrder, RunOrder};
 use crate::query::order_models::{LoggedModelOrder, LoggedModelOrderKey};
@@ -82,6 +83,17 @@ fn paged<T>(page: page::Page<T>) -> Page<T> {
 }
 
 impl Search {
+    /// Checks filter, order, number of results and token as a search of runs would, without searching.
+    ///
+    /// # Errors
+    /// As [`Store::search_runs`].
+    pub fn check_runs(&self) -> Result<()> {
+        RunFilter::parse(&self.filter, self.dialect)?;
+        RunOrder::parse(&self.order_by, self.dialect)?;
+        self.range(SEARCH_RESULTS_MAX).map(|_| ())
+    }
+
+    /// How many results, at most as many as given, and from which on.
     fn range(&self, most: usize) -> Result<(usize, usize)> {
         range(self.max_results, self.page_token.as_deref(), most)
     }
@@ -144,14 +156,27 @@ impl Store {
     /// [`crate::Error::InvalidArgument`] for a filter, order or token that is none; [`crate::Error::NotFound`] for an
     /// experiment that does not exist.
     pub fn search_runs(&self, search: &RunSearch) -> Result<Page<Arc<RunData>>> {
+        self.search_runs_as(search, |run| run)
+    }
+
+    /// The same, where each run becomes something else before it is filtered and ordered: somebody who spells artifact
+    /// locations in a way of their own lets searches see that.
+    ///
+    /// # Errors
+    /// As [`Store::search_runs`].
+    pub fn search_runs_as<T: RunFields>(
+        &self,
+        search: &RunSearch,
+        mut each: impl FnMut(Arc<RunData>) -> T,
+    ) -> Result<Page<T>> {
         let filter = RunFilter::parse(&search.filter, search.dialect)?;
         let order = RunOrder::parse(&search.order_by, search.dialect)?;
         let (max_results, offset) = search.range(SEARCH_RESULTS_MAX)?;
         let experiments = search.experiments(self.inner())?;
-        self.inner().with_snapshot(|snapshot| {
-            self.runs_at(snapshot, search, experiments.as_ref())
-                .map(|runs| paged(search_runs(runs, &filter, &order, max_results, offset)))
-        })
+        let runs =
+            self.inner().with_snapshot(|snapshot| self.runs_at(snapshot, search, experiments.as_ref()))?;
+        let runs = runs.into_iter().map(&mut each);
+        Ok(paged(search_runs(runs, &filter, &order, max_results, offset)))
     }
 
     /// All runs that a search looks at, as of a snapshot.

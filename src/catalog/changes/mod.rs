@@ -45,8 +45,8 @@ pub use registry::{
     update_registered_model,
 };
 pub use runs::{
-    NewRun, RunUpdate, create_run, delete_run, delete_run_tag, log_batch, log_params, purge_run, restore_run,
-    resume_run, set_run_tags, update_run,
+    NewRun, RunUpdate, append_model_history, create_run, delete_run, delete_run_tag, log_batch, log_params,
+    purge_run, restore_run, resume_run, set_run_tags, update_run,
 };
 
 use super::{Catalog, Entity};

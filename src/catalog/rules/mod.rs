@@ -53,7 +53,7 @@ pub fn metric_timestamp(key: &str, value: f64, timestamp_ms: i64, path: &str) ->
         return Ok(());
     }
     Err(Error::invalid(format!(
-        "Invalid value {timestamp_ms} for parameter '{}' supplied: metric '{key}' (value={value}). Timestamp must be \
+        "Invalid value {timestamp_ms} for parameter '{}' supplied: metric '{key}' (value={value:?}). Timestamp must be \
          a nonnegative long (64-bit integer) ",
         joined(path, "timestamp")
     )))
@@ -311,7 +311,7 @@ fn normal_path(path: &str) -> String {
 }
 
 /// Python's `json.dumps` of a text: ASCII only.
-fn json_text(text: &str) -> String {
+pub fn json_text(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for c in text.chars() {
