@@ -5,7 +5,6 @@
 //! Every case whose answers differ is in the tables of `docs/mlflow.md`, with the reason, and every case that is there
 //! differs.
 
-#[allow(dead_code, reason = "of the module only the environments are used")]
 mod mlflow;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -425,7 +425,7 @@ fn edits_of_logged_models_show_in_an_export_and_nothing_else_changes() {
     );
     let bytes = fs::read(again.logged_model_artifact_path(&made.id, "data/model.bin").unwrap()).unwrap();
     assert_eq!(bytes, b"weights");
-    assert_eq!(again.get_run(run.id()).unwrap().model_inputs, [made.id.clone()]);
+    assert_eq!(again.get_run(run.id()).unwrap().model_inputs, std::slice::from_ref(&made.id));
 }
 
 #[test]

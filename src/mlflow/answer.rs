@@ -11,7 +11,9 @@ use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 
 use super::failure::{Code, Failure};
-use crate::model::{DatasetInput, Experiment, Point, RunData};
+use crate::model::{
+    DatasetInput, Experiment, LoggedModel, LoggedModelMetric, LoggedModelStatus, Point, RunData,
+};
 
 /// The body of an answer.
 pub(super) fn json(value: &impl Serialize) -> Result<Vec<u8>, Failure> {
@@ -216,15 +218,28 @@ impl Serialize for RunInputsAnswer<'_> {
         if !self.0.inputs.is_empty() {
             map.serialize_entry("dataset_inputs", &DatasetInputs(&self.0.inputs))?;
         }
+        if !self.0.model_inputs.is_empty() {
+            let models: Vec<_> = self.0.model_inputs.iter().map(|model_id| ModelInput { model_id }).collect();
+            map.serialize_entry("model_inputs", &models)?;
+        }
         map.end()
     }
 }
 
-struct RunOutputsAnswer<'a>(#[allow(dead_code)] &'a RunData);
+#[derive(Serialize)]
+struct ModelInput<'a> {
+    model_id: &'a str,
+}
+
+struct RunOutputsAnswer<'a>(&'a RunData);
 
 impl Serialize for RunOutputsAnswer<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_map(Some(0))?.end()
+        let mut map = serializer.serialize_map(None)?;
+        if !self.0.model_outputs.is_empty() {
+            map.serialize_entry("model_outputs", &self.0.model_outputs)?;
+        }
+        map.end()
     }
 }
 
@@ -253,4 +268,109 @@ impl Serialize for RunAnswer<'_> {
 #[derive(Serialize)]
 pub(super) struct OneRun<'a> {
     pub(super) run: RunAnswer<'a>,
+}
+
+/// The protocol's word for the status of a logged model, which is not that of filters.
+pub(super) const fn status_name(status: LoggedModelStatus) -> &'static str {
+    match status {
+        LoggedModelStatus::Pending => "LOGGED_MODEL_PENDING",
+        LoggedModelStatus::Ready => "LOGGED_MODEL_READY",
+        LoggedModelStatus::Failed => "LOGGED_MODEL_UPLOAD_FAILED",
+    }
+}
+
+/// A logged model; `artifact_uri` is where the door says its files are.
+pub(super) struct LoggedModelAnswer<'a> {
+    pub(super) model: &'a LoggedModel,
+    pub(super) artifact_uri: &'a str,
+}
+
+#[derive(Serialize)]
+struct LoggedModelInfo<'a> {
+    model_id: &'a str,
+    experiment_id: &'a str,
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    creation_timestamp_ms: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_updated_timestamp_ms: Option<i64>,
+    artifact_uri: &'a str,
+    status: &'static str,
+    /// Empty where it was not said, as in MLflow.
+    model_type: &'a str,
+    source_run_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status_message: Option<&'a str>,
+    #[serde(skip_serializing_if = "Pairs::is_empty")]
+    tags: Pairs<'a>,
+}
+
+struct LoggedModelData<'a>(&'a LoggedModel);
+
+impl Serialize for LoggedModelData<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        if !self.0.params.is_empty() {
+            map.serialize_entry("params", &Pairs(&self.0.params))?;
+        }
+        if !self.0.metrics.is_empty() {
+            let answers = self.0.metrics.iter().map(|metric| ModelMetricAnswer::new(&self.0.id, metric));
+            map.serialize_entry("metrics", &answers.collect::<Vec<_>>())?;
+        }
+        map.end()
+    }
+}
+
+#[derive(Serialize)]
+struct ModelMetricAnswer<'a> {
+    key: &'a str,
+    value: Double,
+    timestamp: i64,
+    step: i64,
+    model_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dataset_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dataset_digest: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run_id: Option<&'a str>,
+}
+
+impl<'a> ModelMetricAnswer<'a> {
+    fn new(model_id: &'a str, metric: &'a LoggedModelMetric) -> Self {
+        let dataset = metric.dataset.as_ref();
+        Self {
+            key: &metric.key,
+            value: Double(metric.point.value),
+            timestamp: metric.point.timestamp_ms,
+            step: metric.point.step,
+            model_id,
+            dataset_name: dataset.map(|(name, _)| name.as_str()),
+            dataset_digest: dataset.map(|(_, digest)| digest.as_str()),
+            run_id: metric.run_id.as_deref(),
+        }
+    }
+}
+
+impl Serialize for LoggedModelAnswer<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { model, artifact_uri } = *self;
+        let info = LoggedModelInfo {
+            model_id: &model.id,
+            experiment_id: &model.experiment_id,
+            name: &model.name,
+            creation_timestamp_ms: model.created_ms,
+            last_updated_timestamp_ms: model.updated_ms,
+            artifact_uri,
+            status: status_name(model.status),
+            model_type: model.model_type.as_deref().unwrap_or_default(),
+            source_run_id: model.source_run_id.as_deref().unwrap_or_default(),
+            status_message: model.status_message.as_deref(),
+            tags: Pairs(&model.tags),
+        };
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry("info", &info)?;
+        map.serialize_entry("data", &LoggedModelData(model))?;
+        map.end()
+    }
 }

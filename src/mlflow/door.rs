@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use super::failure::Failure;
 use crate::id::Uid;
-use crate::model::{Experiment, RunData};
+use crate::model::{Experiment, LoggedModel, RunData};
 use crate::store::{Store, append_to_uri};
 
 /// How artifact locations inside the store are spelled.
@@ -58,15 +58,27 @@ impl Locations<'_> {
         if let Some(uri) = &run.artifact_uri {
             return Ok(Cow::Borrowed(uri));
         }
-        if !self.experiments.contains_key(&run.experiment_uid) {
-            let location = match self.store.get_experiment(&run.experiment_uid.to_string()) {
-                Ok(experiment) => self.door.experiment(self.store, &experiment).into_owned(),
-                // Damaged metadata: the run is there, its experiment is not.
-                Err(_) => format!("{}/{}", self.door.root(self.store), run.experiment_uid),
-            };
-            self.experiments.insert(run.experiment_uid, location);
+        Ok(Cow::Owned(self.below(run.experiment_uid, &format!("{}/artifacts", run.uid))))
+    }
+
+    /// Where a logged model's files are.
+    pub(super) fn of_model(&mut self, model: &LoggedModel) -> String {
+        match &model.artifact_location {
+            Some(uri) => uri.clone(),
+            None => self.below(model.experiment_uid, &format!("models/m-{}/artifacts", model.uid)),
         }
-        let location = self.experiments.get(&run.experiment_uid).map_or("", String::as_str);
-        Ok(Cow::Owned(append_to_uri(location, &format!("{}/artifacts", run.uid))))
+    }
+
+    /// A path below the location of an experiment.
+    fn below(&mut self, experiment: Uid, path: &str) -> String {
+        let (door, store) = (self.door, self.store);
+        let location = self.experiments.entry(experiment).or_insert_with(|| {
+            match store.get_experiment(&experiment.to_string()) {
+                Ok(experiment) => door.experiment(store, &experiment).into_owned(),
+                // Damaged metadata: what belongs to it is there, the experiment is not.
+                Err(_) => format!("{}/{experiment}", door.root(store)),
+            }
+        });
+        append_to_uri(location, path)
     }
 }

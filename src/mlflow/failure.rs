@@ -146,6 +146,9 @@ impl From<Error> for Failure {
             Error::NotFound { what: "experiment" | "active experiment" | "deleted experiment", name } => {
                 format!("No Experiment with id={name} exists")
             }
+            Error::NotFound { what: "logged model", name } => {
+                format!("Logged model with ID '{name}' not found.")
+            }
             Error::NotFound { what: "registered model", name } => {
                 format!("Registered Model with name={name} not found")
             }

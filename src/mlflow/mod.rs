@@ -12,12 +12,14 @@
 
 mod answer;
 mod artifacts;
+mod batch_body;
 mod door;
 mod experiments;
 mod failure;
 mod history;
 mod inputs;
 mod log_batch;
+mod logged_models;
 mod model_source;
 mod open_runs;
 mod registry;

@@ -189,7 +189,10 @@ fn root_of(call: &Call<'_>, source: &str, owner: Owner<'_>) -> Result<Option<Str
             let run = call.store().get_run(run).map_err(missing)?;
             Ok(Some(call.door().locations(call.store()).of(&run)?.into_owned()))
         }
-        Owner::Model(_) => Ok(None),
+        Owner::Model(model) => {
+            let model = call.store().get_logged_model(model).map_err(missing)?;
+            Ok(Some(call.door().locations(call.store()).of_model(&model)))
+        }
     }
 }
 

@@ -8,10 +8,10 @@ use serde::{Serialize, Serializer};
 
 use super::answer::{Pairs, done, json};
 use super::failure::Failure;
-use super::model_source;
 use super::request::{Call, Fields};
 use super::routes::{Answered, Route};
 use super::search::max_results;
+use super::{logged_models, model_source};
 use crate::error::Error;
 use crate::limits::{MODEL_VERSIONS_MAX, REGISTERED_MODELS_MAX};
 use crate::model::{ModelStage, ModelVersion, RegisteredModel};
@@ -356,7 +356,11 @@ fn create_version(call: &Call<'_>) -> Answered {
     if let Some(description) = description {
         options = options.description(description);
     }
-    one_version(&*call.store().create_model_version(name, options)?)
+    let version = call.store().create_model_version(name, options)?;
+    if let Some(model_id) = version.model_id.as_deref() {
+        logged_models::note_version(call, model_id, &version)?;
+    }
+    one_version(&version)
 }
 
 fn get_version(call: &Call<'_>) -> Answered {

@@ -8,7 +8,9 @@ use std::collections::HashMap;
 
 use super::failure::Failure;
 use super::request::{Call, decoded};
-use super::{artifacts, experiments, history, inputs, log_batch, registry, runs, search, server_info};
+use super::{
+    artifacts, experiments, history, inputs, log_batch, logged_models, registry, runs, search, server_info,
+};
 
 /// What a handler gives: the JSON of status 200, or why not.
 pub(super) type Answered = Result<Vec<u8>, Failure>;
@@ -48,6 +50,7 @@ const ROOMS: &[&[Route]] = &[
     history::ROUTES,
     inputs::ROUTES,
     log_batch::ROUTES,
+    logged_models::ROUTES,
     registry::ROUTES,
     runs::ROUTES,
     search::ROUTES,
@@ -59,8 +62,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("2.0/mlflow/artifacts/presigned-", "presigned URLs of artifacts"),
     ("2.0/mlflow/gateway-proxy", "the gateway"),
     ("2.0/mlflow/get-online-trace-details", "unified traces"),
-    ("2.0/mlflow/logged-models", "logged models yet"),
-    ("2.0/mlflow/runs/outputs", "logged models yet"),
     ("2.0/mlflow/traces", "traces yet"),
     ("3.0/mlflow/traces", "traces yet"),
     ("2.0/mlflow/unified-traces", "unified traces"),

@@ -11,8 +11,8 @@ use super::routes::{Answered, Route};
 use crate::catalog::rules;
 use crate::error::Error;
 use crate::limits::{PARAM_VALUE_CHARS_MAX, RUN_TAG_VALUE_CHARS_MAX};
-use crate::model::{RunData, RunStatus};
-use crate::store::{Run, RunOptions};
+use crate::model::{Point, RunData, RunStatus};
+use crate::store::{Metric, ModelMetric, Run, RunOptions};
 
 pub(super) const ROUTES: &[Route] = &[
     Route::post("2.0/mlflow/runs/create", create),
@@ -127,7 +127,17 @@ fn log_metric(call: &Call<'_>) -> Answered {
     let step = fields.integer("step")?.unwrap_or(0);
     rules::metric_key(key, "")?;
     rules::metric_timestamp(key, value, timestamp_ms, "")?;
-    open(call, fields)?.series(key)?.log_at(step, timestamp_ms, value)?;
+    let given = |name| fields.text(name).map(|text| text.filter(|text| !text.is_empty()));
+    let model_id = given("model_id")?.map(str::to_owned);
+    let dataset = given("dataset_name")?.zip(given("dataset_digest")?);
+    let run = open(call, fields)?;
+    if model_id.is_none() && dataset.is_none() {
+        run.series(key)?.log_at(step, timestamp_ms, value)?;
+    } else {
+        let metric = Metric { key: key.to_owned(), point: Point { step, timestamp_ms, value } };
+        let dataset = dataset.map(|(name, digest)| (name.to_owned(), digest.to_owned()));
+        run.log_model_batch(&[ModelMetric { metric, model_id, dataset }], &[], &[])?;
+    }
     done()
 }
 

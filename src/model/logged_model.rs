@@ -25,6 +25,9 @@ pub enum LoggedModelStatus {
 }
 
 impl LoggedModelStatus {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Pending, Self::Ready, Self::Failed];
+
     /// MLflow's word for it, as filters and its Python objects spell it.
     pub const fn as_str(self) -> &'static str {
         match self {

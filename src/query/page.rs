@@ -124,7 +124,8 @@ fn offset_of_json(json: &str) -> Option<usize> {
 
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-fn encode_base64(bytes: &[u8]) -> String {
+/// Standard base64 with padding.
+pub(crate) fn encode_base64(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
         let group =
@@ -138,7 +139,7 @@ fn encode_base64(bytes: &[u8]) -> String {
 }
 
 /// Standard base64 with padding; none for anything else, so that no two tokens mean the same bytes.
-fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
     let padding = text.iter().rev().take_while(|&&digit| digit == b'=').count();
     if !text.len().is_multiple_of(4) || padding > 2 {
         return None;

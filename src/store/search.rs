@@ -136,6 +136,18 @@ impl Default for LoggedModelSearch {
     }
 }
 
+impl LoggedModelSearch {
+    /// Checks filter, order, number of results and token as the search would, without searching.
+    ///
+    /// # Errors
+    /// As [`Store::search_logged_models`].
+    pub fn check(&self) -> Result<()> {
+        LoggedModelFilter::parse(&self.filter, &self.datasets, self.dialect)?;
+        LoggedModelOrder::new(&self.order_by, &self.datasets)?;
+        range(self.max_results, self.page_token.as_deref(), SEARCH_RESULTS_MAX).map(drop)
+    }
+}
+
 /// The experiments that are named; none means all. One may be named twice, by its id and its uid.
 fn experiments_named(ids: &[String], store: &Inner) -> Result<Option<BTreeSet<Uid>>> {
     let named: Result<BTreeSet<Uid>> = ids.iter().map(|id| store.experiment_uid(id)).collect();
