@@ -35,10 +35,11 @@ pub use store::report::{
     RecoverReport, RepairAction, RepairKind, RepairReport, Severity, Stats, VerifyReport, WritersElsewhere,
 };
 pub use store::{
-    ArtifactInfo, Durability, ExperimentHandle, ExperimentOptions, ExperimentSearch, Follow, FollowCursor,
-    GcOptions, History, HistoryPage, LoggedModelOptions, LoggedModelSearch, Metric, MetricSummary,
-    ModelMetric, ModelVersionOptions, Network, Options, Page, ReapedRun, RegisteredModelOptions, Run,
-    RunLiveness, RunOptions, RunSearch, Search, Series, SharedMapping, Store, WriterInfo, WriterLiveness,
+    ArtifactInfo, AssessmentUpdate, Durability, ExperimentHandle, ExperimentOptions, ExperimentSearch,
+    Follow, FollowCursor, GcOptions, History, HistoryPage, LoggedModelOptions, LoggedModelSearch, Metric,
+    MetricSummary, ModelMetric, ModelVersionOptions, Network, Options, Page, ReapedRun,
+    RegisteredModelOptions, Run, RunLiveness, RunOptions, RunSearch, Search, Series, SharedMapping, Store,
+    TraceSearch, WriterInfo, WriterLiveness,
 };
 
 /// The example of the README compiles.

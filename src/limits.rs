@@ -7,6 +7,8 @@
 pub const KEY_BYTES_MAX: usize = 64 * 1024;
 /// Longest key the API takes, in characters (MLflow's limit).
 pub const KEY_CHARS_MAX: usize = 250;
+/// Longest value of a tag or of metadata of a trace that the API takes, in characters.
+pub const TRACE_VALUE_CHARS_MAX: usize = 100_000;
 /// Longest param value the API takes, in characters (MLflow's limit).
 pub const PARAM_VALUE_CHARS_MAX: usize = 6_000;
 /// Longest run tag value the API takes, in characters (MLflow's limit).

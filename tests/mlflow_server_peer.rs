@@ -215,12 +215,17 @@ fn normalise(value: &mut Value, key: &str, texts: &[(&str, &str)], exact: &BTree
         Value::Object(map) => {
             // Workspaces are one thing that mlrs-db does not have.
             map.remove("workspace");
+            // How MLflow's SQL store tells that the trace came, not only spans of it.
+            map.remove("mlflow.trace.infoFinalized");
             for time in TIMES {
                 if map.contains_key(*time) {
                     map.insert((*time).to_owned(), json!("<time>"));
                 }
             }
             map.iter_mut().for_each(|(key, value)| normalise(value, key, texts, exact));
+            if map.get("trace_metadata").is_some_and(|metadata| *metadata == json!({})) {
+                map.remove("trace_metadata");
+            }
             if map.get("key").and_then(Value::as_str) == Some("mlflow.log-model.history") {
                 let parsed = map["value"].as_str().and_then(|text| serde_json::from_str(text).ok());
                 map.insert("value".to_owned(), parsed.unwrap_or(Value::Null));
@@ -237,7 +242,8 @@ fn normalise(value: &mut Value, key: &str, texts: &[(&str, &str)], exact: &BTree
             }
         }
         Value::String(text) => {
-            let is_place = key.contains("artifact_") || key == "root_uri" || key == "source";
+            let is_place =
+                key.contains("artifact_") || ["root_uri", "source", "mlflow.artifactLocation"].contains(&key);
             if is_place && text.starts_with("mlflow-artifacts:") {
                 *text = "<inside the store>".to_owned();
             } else if let Some(name) = exact.get(text.as_str()) {

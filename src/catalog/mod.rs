@@ -16,6 +16,7 @@ mod names;
 mod registry;
 mod render;
 pub mod rules;
+mod traces;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub use logged_models::{logged_model_id, logged_model_uid};
 pub use names::run_name;
 pub use registry::{DELETED_STAGE, is_deleted_version};
 pub use render::{render_dataset, run_id};
+pub use traces::{decode_assessment, encode_assessment, trace_id, trace_uid};
 
 use crate::error::Malformed;
 use crate::format::event::{EntityKind, Event, EventRef, Field, OperationRef};

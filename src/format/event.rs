@@ -127,6 +127,14 @@ impl Field {
     pub const MODEL_INPUT: Self = Self(34);
     /// Integer, keyed by model id: a logged model that the run made, at this step. (run)
     pub const MODEL_OUTPUT: Self = Self(35);
+    /// Integer: how long the request took, in milliseconds. (trace)
+    pub const EXECUTION_MS: Self = Self(36);
+    /// Text: what the application calls the request. (trace)
+    pub const CLIENT_REQUEST_ID: Self = Self(37);
+    /// Text: the beginning of what was asked. (trace)
+    pub const REQUEST_PREVIEW: Self = Self(38);
+    /// Text: the beginning of what was answered. (trace)
+    pub const RESPONSE_PREVIEW: Self = Self(39);
     /// Uid of the tree an entity came from. (any imported)
     pub const TREE: Self = Self(40);
     /// Bytes: how a file of this entity was laid out in its tree; `mlruns` owns the encoding. Keyed by role.
@@ -141,6 +149,11 @@ impl Field {
     /// Uid of the run that a run was taken anew from, by an import that replaced it: the first one; with key "last"
     /// the one before. (run)
     pub const REPLACES: Self = Self(45);
+
+    /// Text, keyed: what its maker noted of it. (trace)
+    pub const METADATA: Self = Self(46);
+    /// Bytes, keyed by assessment id: what was said of it, as names and texts. `Absent` is a deleted one. (trace)
+    pub const ASSESSMENT: Self = Self(47);
 
     /// Integer: live records of the writer below this sequence are in frames that others wrote (recovery) or folded
     /// (compaction); of several events the greatest number counts. (writer)

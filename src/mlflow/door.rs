@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use super::failure::Failure;
 use crate::id::Uid;
-use crate::model::{Experiment, LoggedModel, RunData};
+use crate::model::{Experiment, LoggedModel, RunData, TraceInfo};
 use crate::store::{Store, append_to_uri};
 
 /// How artifact locations inside the store are spelled.
@@ -67,6 +67,11 @@ impl Locations<'_> {
             Some(uri) => uri.clone(),
             None => self.below(model.experiment_uid, &format!("models/m-{}/artifacts", model.uid)),
         }
+    }
+
+    /// Where the files of a trace are; the tag that MLflow has for it says otherwise for imported ones.
+    pub(super) fn of_trace(&mut self, trace: &TraceInfo) -> String {
+        self.below(trace.experiment_uid, &format!("traces/tr-{}/artifacts", trace.uid))
     }
 
     /// A path below the location of an experiment.

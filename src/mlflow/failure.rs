@@ -149,6 +149,11 @@ impl From<Error> for Failure {
             Error::NotFound { what: "logged model", name } => {
                 format!("Logged model with ID '{name}' not found.")
             }
+            Error::NotFound { what: "trace", name } => format!("Trace with ID '{name}' not found."),
+            Error::NotFound { what: "assessment", name } => match name.split_once(" of trace ") {
+                Some((id, trace)) => format!("Assessment with ID '{id}' not found for trace '{trace}'"),
+                None => format!("Assessment with ID '{name}' not found"),
+            },
             Error::NotFound { what: "registered model", name } => {
                 format!("Registered Model with name={name} not found")
             }

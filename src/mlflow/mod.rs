@@ -12,6 +12,7 @@
 
 mod answer;
 mod artifacts;
+mod assessments;
 mod batch_body;
 mod door;
 mod experiments;
@@ -28,6 +29,7 @@ mod routes;
 mod runs;
 mod search;
 mod server_info;
+mod traces;
 
 use crate::error::Result;
 use crate::store::Store;

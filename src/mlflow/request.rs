@@ -7,6 +7,7 @@
 //! it for not given).
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
@@ -292,6 +293,16 @@ impl<'v> Fields<'v> {
             Some(Value::Object(map)) => Ok(Some(Fields { map, from_query: false })),
             Some(other) => Err(wrong_type(name, other)),
         }
+    }
+
+    /// An object of texts, as a map of protobuf's has it; empty if it is not given.
+    pub(super) fn text_map(self, name: &str) -> Result<BTreeMap<String, String>, Failure> {
+        let Some(Fields { map, .. }) = self.object(name)? else { return Ok(BTreeMap::new()) };
+        let text = |(key, value): (&String, &Value)| match value {
+            Value::String(text) => Ok((key.clone(), text.clone())),
+            other => Err(wrong_type(name, other)),
+        };
+        map.iter().map(text).collect()
     }
 
     /// A list of `{"key", "value"}`, a missing text being an empty one.

@@ -9,7 +9,8 @@ use std::collections::HashMap;
 use super::failure::Failure;
 use super::request::{Call, decoded};
 use super::{
-    artifacts, experiments, history, inputs, log_batch, logged_models, registry, runs, search, server_info,
+    artifacts, assessments, experiments, history, inputs, log_batch, logged_models, registry, runs, search,
+    server_info, traces,
 };
 
 /// What a handler gives: the JSON of status 200, or why not.
@@ -46,6 +47,7 @@ impl Route {
 
 const ROOMS: &[&[Route]] = &[
     artifacts::ROUTES,
+    assessments::ROUTES,
     experiments::ROUTES,
     history::ROUTES,
     inputs::ROUTES,
@@ -55,6 +57,7 @@ const ROOMS: &[&[Route]] = &[
     runs::ROUTES,
     search::ROUTES,
     server_info::ROUTES,
+    traces::ROUTES,
 ];
 
 /// What MLflow has and mlrs-db does not: the start of the path, and what it is called.
@@ -62,8 +65,9 @@ const REFUSED: &[(&str, &str)] = &[
     ("2.0/mlflow/artifacts/presigned-", "presigned URLs of artifacts"),
     ("2.0/mlflow/gateway-proxy", "the gateway"),
     ("2.0/mlflow/get-online-trace-details", "unified traces"),
-    ("2.0/mlflow/traces", "traces yet"),
-    ("3.0/mlflow/traces", "traces yet"),
+    ("2.0/mlflow/traces", "the traces of MLflow 2, and links of traces"),
+    ("3.0/mlflow/traces/calculate-filter-correlation", "correlations of traces"),
+    ("3.0/mlflow/traces/metrics", "metrics of traces"),
     ("2.0/mlflow/unified-traces", "unified traces"),
     ("2.0/mlflow/runs/create-promptlab-run", "the prompt lab"),
     ("2.0/mlflow/webhooks", "webhooks"),
@@ -143,12 +147,11 @@ impl Routes {
                 other_methods = true;
             }
         }
-        match other_methods {
-            true => Found::OtherMethods,
-            false => match REFUSED.iter().find(|(start, _)| inner.starts_with(start)) {
-                Some((_, what)) => Found::Handler(refuse, vec![(*what).to_owned()]),
-                None => Found::Nothing,
-            },
+        match REFUSED.iter().find(|(start, _)| inner.starts_with(start)) {
+            // Also where another path with a name in its place is served by another method.
+            Some((_, what)) => Found::Handler(refuse, vec![(*what).to_owned()]),
+            None if other_methods => Found::OtherMethods,
+            None => Found::Nothing,
         }
     }
 }

@@ -13,12 +13,13 @@ use super::content::Content;
 use super::export::layout_of;
 use super::files::{Child, Files};
 use super::import_files::{VALUE_BYTES_MAX, YamlFile, parse_yaml, text_value};
-use super::logged_model::{OwnerContext, logged_model, logged_model_at};
+use super::logged_model::{Identities, OwnerContext, logged_model, logged_model_at};
 use super::meta::text_of;
 use super::path::{key_of, safe_path};
 use super::plan::EntityPlan;
 use super::registry::{MODELS, Placed, is_registered_model, registered_model};
 use super::run_models::derive_run_models;
+use super::trace::{trace, trace_at, trace_directories};
 use super::yaml_emit::emit;
 use super::yaml_node::Node;
 use super::{BlobRef, Registers};
@@ -69,6 +70,12 @@ pub(crate) fn entities(
                     )?);
                 }
             }
+            for directory in trace_directories(&mut files)? {
+                if let Some(identities) = trace_at(&mut files, &directory, uid) {
+                    let own = identities.own.filter(|own| !is_taken(EntityKind::TRACE, *own));
+                    placed.extend(trace(&mut files, &directory, own.unwrap_or(identities.hashed), &context)?);
+                }
+            }
         }
         (EntityKind::RUN, _) => {
             let mut plan = EntityPlan::new(kind, uid, String::new());
@@ -109,7 +116,8 @@ pub(crate) fn file_points(content: &Value, read_blob: ReadBlob<'_>) -> Result<Ve
 /// Whether [`entities`] may have anything to say, which is cheap to ask.
 pub(crate) fn may_have_entities(kind: EntityKind, key: &str) -> bool {
     match kind {
-        EntityKind::TREE | EntityKind::EXPERIMENT => key.starts_with("models/"),
+        EntityKind::TREE => key.starts_with("models/"),
+        EntityKind::EXPERIMENT => key.starts_with("models/") || key.starts_with("traces/"),
         EntityKind::RUN => key.starts_with("inputs/") || key.starts_with("outputs/"),
         _ => false,
     }
@@ -128,7 +136,11 @@ pub(super) fn covered(
         return Ok(BTreeSet::new());
     }
     let mut files = StoredFiles::new(registers, read_blob)?;
-    Ok(covered_in(kind, &mut files)?.into_iter().collect())
+    let mut covered: BTreeSet<PathBuf> = covered_in(kind, &mut files)?.into_iter().collect();
+    if kind == EntityKind::EXPERIMENT {
+        covered.extend(trace_directories(&mut files)?);
+    }
+    Ok(covered)
 }
 
 /// Whether a key is of a file in one of these directories, or of that directory.
@@ -138,10 +150,8 @@ pub(super) fn is_covered(covered: &BTreeSet<PathBuf>, key: &str) -> bool {
 }
 
 fn covered_in(kind: EntityKind, files: &mut StoredFiles<'_>) -> Result<Vec<PathBuf>> {
-    let children = files.children(Path::new(MODELS))?;
-    let directories = children.into_iter().filter(|child| child.is_dir).map(|child| child.path);
     let mut found = Vec::new();
-    for directory in directories {
+    for directory in directories_of(files, Path::new(MODELS))? {
         let is_entity = match kind {
             EntityKind::TREE => is_registered_model(files, &directory),
             _ => logged_model_at(files, &directory, Uid::default()).is_some(),
@@ -149,6 +159,82 @@ fn covered_in(kind: EntityKind, files: &mut StoredFiles<'_>) -> Result<Vec<PathB
         if is_entity {
             found.push(directory);
         }
+    }
+    Ok(found)
+}
+
+/// The directories in a directory.
+pub(super) fn directories_of(files: &mut dyn Files, directory: &Path) -> Result<Vec<PathBuf>> {
+    let children = files.children(directory)?;
+    Ok(children.into_iter().filter(|child| child.is_dir).map(|child| child.path).collect())
+}
+
+/// The files of a trace that registers hold, and what they say.
+pub(super) struct TraceFiles {
+    pub(super) id: String,
+    /// The identities that it may have.
+    pub(super) uids: Vec<Uid>,
+    /// From the experiment.
+    pub(super) directory: PathBuf,
+    /// By path from that directory.
+    pub(super) files: BTreeMap<PathBuf, Content>,
+    /// Directories without files.
+    pub(super) empty: Vec<PathBuf>,
+    pub(super) says: Registers,
+}
+
+impl TraceFiles {
+    /// No files.
+    pub(super) fn new(id: &str, directory: PathBuf) -> Self {
+        Self {
+            id: id.to_owned(),
+            uids: Vec::new(),
+            directory,
+            files: BTreeMap::new(),
+            empty: Vec::new(),
+            says: Registers::new(),
+        }
+    }
+}
+
+/// The traces whose files an experiment's registers hold.
+pub(super) fn trace_files(
+    experiment: Uid,
+    registers: &Registers,
+    read_blob: ReadBlob<'_>,
+) -> Result<Vec<TraceFiles>> {
+    if !registers.keys().any(|(field, key)| *field == Field::FILE && key.starts_with("traces/")) {
+        return Ok(Vec::new());
+    }
+    let mut files = StoredFiles::new(registers, read_blob)?;
+    let context = OwnerContext { tree: Uid::default(), experiment, experiment_id: None };
+    let mut found = Vec::new();
+    for directory in trace_directories(&mut files)? {
+        let Some(Identities { own, hashed }) = trace_at(&mut files, &directory, experiment) else { continue };
+        let uid = own.unwrap_or(hashed);
+        let Some((plan, _)) = trace(&mut files, &directory, uid, &context)? else { continue };
+        let id = match plan.registers.get(&(Field::RUN_ID_TEXT, String::new())) {
+            Some(Value::Text(id)) => id.clone(),
+            _ => format!("tr-{uid}"),
+        };
+        let inner = |path: &Path| path.strip_prefix(&directory).unwrap_or(path).to_path_buf();
+        let says = plan.registers.into_iter().map(|(key, value)| (key, (Stamp::default(), value)));
+        found.push(TraceFiles {
+            id,
+            uids: own.into_iter().chain([hashed]).collect(),
+            files: files
+                .below(&directory)
+                .map(|(path, (_, content))| (inner(path), content.clone()))
+                .collect(),
+            empty: files
+                .empty
+                .iter()
+                .filter(|path| path.starts_with(&directory))
+                .map(|path| inner(path))
+                .collect(),
+            says: says.collect(),
+            directory,
+        });
     }
     Ok(found)
 }

@@ -73,6 +73,7 @@ impl Exporter<'_> {
         for model in self.source.owned(EntityKind::LOGGED_MODEL, Field::EXPERIMENT, uid)? {
             self.logged_model(model, &place)?;
         }
+        self.traces(uid, &registers, &place)?;
         for run in runs {
             self.run(run, &mut place)?;
             self.state.runs += 1;

@@ -4,6 +4,7 @@
 //! signed, values are any `f64`, bit-exact.
 
 mod logged_model;
+mod moment;
 mod registry;
 mod trace;
 
@@ -14,6 +15,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 pub use logged_model::{LoggedModel, LoggedModelMetric, LoggedModelStatus, ModelOutput};
+pub(crate) use moment::{moment_of, moment_text};
 pub use registry::{ModelStage, ModelVersion, RegisteredModel};
 pub use trace::{Assessment, AssessmentError, AssessmentValue, Span, TraceInfo, TraceState};
 

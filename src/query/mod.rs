@@ -9,6 +9,7 @@ pub mod grammar;
 pub mod history;
 pub mod order;
 pub mod order_models;
+pub mod order_traces;
 pub mod page;
 pub mod sample;
 pub(crate) mod snapshot;
@@ -20,14 +21,15 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
-use crate::model::{Lifecycle, LoggedModel};
+use crate::model::{Lifecycle, LoggedModel, TraceInfo};
 
 use grammar::{
     ExperimentFields, ExperimentFilter, LoggedModelFilter, RegistryFields, RegistryFilter, RunFields,
-    RunFilter,
+    RunFilter, TraceFilter,
 };
 use order::{ExperimentOrder, RegistryOrder, RunOrder};
 use order_models::LoggedModelOrder;
+use order_traces::TraceOrder;
 use page::Page;
 
 /// Which entities a search looks at.
@@ -124,6 +126,17 @@ pub fn search_registry<T: RegistryFields>(
     offset: usize,
 ) -> Page<T> {
     page::select(entities, |entity| filter.matches(entity), order, max_results, offset)
+}
+
+/// The traces that pass a filter; as [`search_runs`].
+pub fn search_traces<T: Borrow<TraceInfo>>(
+    traces: impl IntoIterator<Item = T>,
+    filter: &TraceFilter,
+    order: &TraceOrder,
+    max_results: usize,
+    offset: usize,
+) -> Page<T> {
+    page::select(traces, |trace| filter.matches(trace.borrow()), order, max_results, offset)
 }
 
 /// The logged models that pass a filter; as [`search_runs`].

@@ -72,7 +72,7 @@ pub(crate) trait Order<T> {
 }
 
 /// One `key [ASC|DESC]`: the identifier and whether it sorts downwards.
-fn parse_key(text: &str, dialect: Dialect) -> Result<(Identifier<'_>, bool)> {
+pub(super) fn parse_key(text: &str, dialect: Dialect) -> Result<(Identifier<'_>, bool)> {
     let unparsable =
         || Error::invalid(format!("Invalid order_by clause '{}'. Could not be parsed.", clip(text)));
     if text.len() > FILTER_BYTES_MAX {
@@ -100,7 +100,7 @@ fn parse_key(text: &str, dialect: Dialect) -> Result<(Identifier<'_>, bool)> {
     }
 }
 
-fn check_count(keys: usize) -> Result<()> {
+pub(super) fn check_count(keys: usize) -> Result<()> {
     if keys > ORDER_BY_KEYS_MAX {
         return Err(Error::invalid(format!(
             "Invalid order_by: it has {keys} keys, at most {ORDER_BY_KEYS_MAX} are allowed"

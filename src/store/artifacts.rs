@@ -131,6 +131,11 @@ impl Inner {
         self.experiment_artifact_dir(experiment).join("models").join(format!("m-{model}")).join("artifacts")
     }
 
+    /// The folder of a trace's files inside the store.
+    pub(crate) fn trace_artifact_dir(&self, experiment: Uid, trace: Uid) -> PathBuf {
+        self.experiment_artifact_dir(experiment).join("traces").join(format!("tr-{trace}")).join("artifacts")
+    }
+
     /// The folder of an experiment's artifacts inside the store.
     fn experiment_artifact_dir(&self, experiment: Uid) -> PathBuf {
         self.root.join("artifacts").join(experiment.to_string())

@@ -33,6 +33,7 @@ mod search;
 mod series;
 pub(crate) mod state;
 mod stats;
+mod traces;
 mod tree_entities;
 mod tree_points;
 mod trees;
@@ -65,8 +66,9 @@ pub use model_metrics::ModelMetric;
 pub use options::{Durability, Network, Options, SharedMapping};
 pub use registry::{ModelVersionOptions, RegisteredModelOptions};
 pub use runs::{Metric, Run, RunOptions};
-pub use search::{ExperimentSearch, LoggedModelSearch, Page, RunSearch, Search};
+pub use search::{ExperimentSearch, LoggedModelSearch, Page, RunSearch, Search, TraceSearch};
 pub use series::Series;
+pub use traces::AssessmentUpdate;
 pub use writers::{ReapedRun, RunLiveness, WriterInfo, WriterLiveness};
 
 use indexing::IndexImage;

@@ -11,15 +11,18 @@ use crate::error::Result;
 use crate::format::event::{EntityKind, Field};
 use crate::id::Uid;
 use crate::limits::{MODEL_VERSIONS_MAX, REGISTERED_MODELS_MAX, SEARCH_RESULTS_MAX};
-use crate::model::{Experiment, Lifecycle, LoggedModel, ModelVersion, RegisteredModel, RunData};
+use crate::model::{Experiment, Lifecycle, LoggedModel, ModelVersion, RegisteredModel, RunData, TraceInfo};
 use crate::query::grammar::{
     DatasetFilter, Dialect, ExperimentFilter, LoggedModelFilter, RegistryEntity, RegistryFilter, RunFields,
-    RunFilter,
+    RunFilter, TraceFilter,
 };
 use crate::query::order::{ExperimentOrder, RegistryOrder, RunOrder};
 use crate::query::order_models::{LoggedModelOrder, LoggedModelOrderKey};
+use crate::query::order_traces::TraceOrder;
 use crate::query::snapshot::Snapshot;
-use crate::query::{ViewType, page, search_experiments, search_logged_models, search_registry, search_runs};
+use crate::query::{
+    ViewType, page, search_experiments, search_logged_models, search_registry, search_runs, search_traces,
+};
 use crate::store::state::Want;
 use crate::store::{Inner, Store};
 
@@ -102,6 +105,9 @@ impl Search {
         experiments_named(&self.experiment_ids, store)
     }
 }
+
+/// What traces to search ([`Store::search_traces`]); nothing of them is kept in a bin, so `view` says nothing.
+pub type TraceSearch = Search;
 
 /// What logged models to search ([`Store::search_logged_models`]).
 #[derive(Clone, Debug)]
@@ -309,5 +315,25 @@ impl Store {
             let models = models.into_iter().map(with_metrics).collect::<Result<Vec<_>>>()?;
             Ok(paged(search_logged_models(models, &filter, &order, max_results, offset)))
         })
+    }
+
+    /// Traces that pass a filter, in order, without their spans.
+    ///
+    /// # Errors
+    /// As [`Store::search_runs`].
+    pub fn search_traces(&self, search: &TraceSearch) -> Result<Page<Arc<TraceInfo>>> {
+        let filter = TraceFilter::parse(&search.filter, search.dialect)?;
+        let order = TraceOrder::parse(&search.order_by, search.dialect)?;
+        let (max_results, offset) = search.range(SEARCH_RESULTS_MAX)?;
+        let chosen = search.experiments(self.inner())?;
+        let state = self.inner().current(Want::All)?;
+        let is_asked = |trace: &&Arc<Entity>| {
+            let experiment = trace.reference(Field::EXPERIMENT).unwrap_or_default();
+            chosen.as_ref().is_none_or(|chosen| chosen.contains(&experiment))
+        };
+        let all = state.catalog.of_kind(EntityKind::TRACE).filter(is_asked);
+        let all: Vec<_> = all.map(|trace| Arc::new(state.catalog.render_trace(trace))).collect();
+        drop(state);
+        Ok(paged(search_traces(all, &filter, &order, max_results, offset)))
     }
 }

@@ -175,7 +175,12 @@ impl State {
 
     /// The entities that only follow from files, as far as these were looked at.
     pub(crate) fn derived(&self) -> impl Iterator<Item = &Arc<Entity>> {
-        let kinds = [EntityKind::REGISTERED_MODEL, EntityKind::MODEL_VERSION, EntityKind::LOGGED_MODEL];
+        let kinds = [
+            EntityKind::REGISTERED_MODEL,
+            EntityKind::MODEL_VERSION,
+            EntityKind::LOGGED_MODEL,
+            EntityKind::TRACE,
+        ];
         self.derived.keys().filter_map(move |uid| kinds.iter().find_map(|kind| self.catalog.get(*kind, *uid)))
     }
 

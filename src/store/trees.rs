@@ -221,6 +221,10 @@ impl Entities for Port<'_> {
             let experiment = model.reference(Field::EXPERIMENT).unwrap_or_default();
             return Ok(inner.model_artifact_dir(experiment, owner));
         }
+        if let Some(trace) = state.catalog.trace(owner) {
+            let experiment = trace.reference(Field::EXPERIMENT).unwrap_or_default();
+            return Ok(inner.trace_artifact_dir(experiment, owner));
+        }
         let run = state.catalog.run(owner).ok_or_else(|| Error::not_found("run", owner.to_string()))?;
         let experiment = run.reference(Field::EXPERIMENT).unwrap_or_default();
         Ok(inner.artifact_dir(experiment, owner))

@@ -28,6 +28,7 @@ mod inputs;
 mod logged_models;
 mod registry;
 mod runs;
+mod traces;
 
 pub use experiments::{
     DEFAULT_EXPERIMENT, Resolution, create_experiment, delete_experiment, delete_experiment_tag,
@@ -47,6 +48,10 @@ pub use registry::{
 pub use runs::{
     NewRun, RunUpdate, append_model_history, create_run, delete_run, delete_run_tag, log_batch, log_params,
     purge_run, restore_run, resume_run, set_run_tags, update_run,
+};
+
+pub use traces::{
+    assessment, delete_assessment, delete_trace_tag, put_assessment, set_trace_tag, start_trace,
 };
 
 use super::{Catalog, Entity};

@@ -12,6 +12,7 @@
 
 mod logged_models;
 mod registry;
+mod traces;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,7 @@ pub use registry::{
     is_latest, new_registered_model_alias, registered_model_alias, registered_model_name, registry_tag,
     registry_tag_key,
 };
+pub use traces::{trace_id, trace_pair};
 
 use super::render::run_id;
 use super::{Catalog, Entity};

@@ -21,11 +21,13 @@ mod like;
 mod logged_models;
 mod registry;
 mod runs;
+mod traces;
 
 pub use experiments::{ExperimentFields, ExperimentFilter, ExperimentText, ExperimentTime};
 pub use logged_models::{DatasetFilter, LoggedModelFilter};
 pub use registry::{IS_PROMPT, RegistryEntity, RegistryFields, RegistryFilter, RegistryNumber, RegistryText};
 pub use runs::{RunFields, RunFilter, RunText, RunTime};
+pub use traces::TraceFilter;
 
 pub(super) use clause::{Identifier, clip};
 pub(super) use experiments::{
@@ -39,6 +41,10 @@ pub(super) use logged_models::{
 pub(super) use registry::{RegistryAttribute, order_attribute as registry_order_attribute};
 pub(super) use runs::{
     RunAttribute, RunEntity, attribute_named as run_attribute_named, entity_named as run_entity_named,
+};
+pub(super) use traces::{
+    TraceAttribute, TraceNumber, TraceText, attribute_named as trace_attribute_named,
+    number_of as trace_number, text_of as trace_text,
 };
 
 /// Which language a filter or an `order_by` key is written in.
