@@ -426,7 +426,7 @@ fn hostile_requests_get_answers() {
         "runs/get?run_id=%00",
         "runs/get?run_id=../../etc",
         &format!("runs/get?run_id={long}"),
-        &format!("{}", "x/".repeat(10_000)),
+        &"x/".repeat(10_000),
         "runs/get?&&&=&=%",
     ] {
         let (status, _) = server.ask("GET", path, Value::Null);
