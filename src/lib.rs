@@ -11,6 +11,8 @@ pub mod id;
 pub mod index;
 pub mod limits;
 pub mod log;
+#[cfg(feature = "mlflow")]
+pub mod mlflow;
 pub mod mlruns;
 pub mod model;
 pub mod query;
@@ -19,19 +21,26 @@ mod sync;
 pub mod vfs;
 
 pub use error::{Error, Result};
-pub use model::{Dataset, DatasetInput, Experiment, Lifecycle, Point, Points, RunData, RunStatus};
+pub use model::{
+    Assessment, AssessmentError, AssessmentValue, Dataset, DatasetInput, Experiment, Lifecycle, LoggedModel,
+    LoggedModelMetric, LoggedModelStatus, ModelOutput, ModelStage, ModelVersion, Point, Points,
+    RegisteredModel, RunData, RunStatus, Span, TraceInfo, TraceState,
+};
 pub use query::ViewType;
 pub use query::follow::FollowedPoint;
-pub use query::grammar::Dialect;
+pub use query::grammar::{DatasetFilter, Dialect};
+pub use query::order_models::LoggedModelOrderKey;
 pub use query::sample::Sample;
 pub use store::report::{
     BackupReport, CompactReport, CopyReport, Finding, GcReport, LostPoints, MergeReport, Progress,
     RecoverReport, RepairAction, RepairKind, RepairReport, Severity, Stats, VerifyReport, WritersElsewhere,
 };
 pub use store::{
-    ArtifactInfo, Durability, ExperimentHandle, ExperimentOptions, ExperimentSearch, Follow, FollowCursor,
-    GcOptions, History, HistoryPage, Metric, MetricSummary, Network, Options, Page, ReapedRun, Run,
-    RunLiveness, RunOptions, RunSearch, Search, Series, SharedMapping, Store, WriterInfo, WriterLiveness,
+    ArtifactInfo, AssessmentUpdate, Durability, ExperimentHandle, ExperimentOptions, ExperimentSearch,
+    Follow, FollowCursor, GcOptions, History, HistoryPage, LoggedModelOptions, LoggedModelSearch, Metric,
+    MetricSummary, ModelMetric, ModelVersionOptions, Network, Options, Page, ReapedRun,
+    RegisteredModelOptions, Run, RunLiveness, RunOptions, RunSearch, Search, Series, SharedMapping, Store,
+    TraceSearch, WriterInfo, WriterLiveness,
 };
 
 /// The example of the README compiles.

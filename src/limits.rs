@@ -7,6 +7,8 @@
 pub const KEY_BYTES_MAX: usize = 64 * 1024;
 /// Longest key the API takes, in characters (MLflow's limit).
 pub const KEY_CHARS_MAX: usize = 250;
+/// Longest value of a tag or of metadata of a trace that the API takes, in characters.
+pub const TRACE_VALUE_CHARS_MAX: usize = 100_000;
 /// Longest param value the API takes, in characters (MLflow's limit).
 pub const PARAM_VALUE_CHARS_MAX: usize = 6_000;
 /// Longest run tag value the API takes, in characters (MLflow's limit).
@@ -15,6 +17,10 @@ pub const RUN_TAG_VALUE_CHARS_MAX: usize = 8_000;
 pub const EXPERIMENT_NAME_CHARS_MAX: usize = 500;
 /// Longest experiment tag value, in characters (MLflow's limit).
 pub const EXPERIMENT_TAG_VALUE_CHARS_MAX: usize = 20_000;
+/// Longest tag value of a registered model or model version, in characters (MLflow's limit).
+pub const REGISTRY_TAG_VALUE_CHARS_MAX: usize = 100_000;
+/// Longest alias of a registered model, in characters (MLflow's limit).
+pub const REGISTERED_MODEL_ALIAS_CHARS_MAX: usize = 255;
 /// Longest artifact location, in characters (MLflow's limit).
 pub const ARTIFACT_LOCATION_CHARS_MAX: usize = 2_048;
 /// Metrics in one `log_batch` (MLflow's limit).
@@ -27,6 +33,10 @@ pub const BATCH_TAGS_MAX: usize = 100;
 pub const BATCH_ITEMS_MAX: usize = 1_000;
 /// Most results of one search page (MLflow's limit).
 pub const SEARCH_RESULTS_MAX: usize = 50_000;
+/// Most registered models of one search page (MLflow's limit).
+pub const REGISTERED_MODELS_MAX: usize = 1_000;
+/// Most model versions of one search page (MLflow's limit).
+pub const MODEL_VERSIONS_MAX: usize = 200_000;
 /// What a handle remembers of runs between two calls, in metrics, params and tags (some 200 bytes each: 50 MiB).
 pub const CACHED_RUN_ITEMS_MAX: usize = 1 << 18;
 /// Longest filter or `order_by` text in bytes (MLflow has no limit; a list of 30,000 run ids fits).

@@ -11,8 +11,33 @@ use mlrs_db::id::{Stamp, Uid, WriterId};
 use proptest::prelude::*;
 use proptest::sample::select;
 
-const KINDS: [EntityKind; 5] =
-    [EntityKind::EXPERIMENT, EntityKind::RUN, EntityKind::TREE, EntityKind::DATASET, EntityKind(900)];
+const KINDS: [EntityKind; 9] = [
+    EntityKind::EXPERIMENT,
+    EntityKind::RUN,
+    EntityKind::TREE,
+    EntityKind::DATASET,
+    EntityKind::REGISTERED_MODEL,
+    EntityKind::MODEL_VERSION,
+    EntityKind::LOGGED_MODEL,
+    EntityKind::TRACE,
+    EntityKind(900),
+];
+
+const FIELDS: [Field; 13] = [
+    Field::NAME,
+    Field::NUMERIC_ID,
+    Field::LIFECYCLE,
+    Field::TAG,
+    Field::PARAM,
+    Field::EXPERIMENT,
+    Field::RUN_ID_TEXT,
+    Field::MODEL,
+    Field::VERSION,
+    Field::STAGE,
+    Field::ALIAS,
+    Field::MODEL_OUTPUT,
+    Field(60_000),
+];
 
 const KEYS: [&str; 12] = ["", "a", "b", "c", "d", "e", "f", "g", "h", "k", "k/2", "\u{e9}"];
 
@@ -37,15 +62,13 @@ fn value() -> impl Strategy<Value = Value> {
 
 fn operation() -> impl Strategy<Value = Operation> {
     let field = prop_oneof![
-        12 => select(vec![
-            Field::NAME, Field::NUMERIC_ID, Field::LIFECYCLE, Field::TAG, Field::PARAM, Field::EXPERIMENT,
-            Field::RUN_ID_TEXT, Field(60_000),
-        ]),
+        12 => select(FIELDS.to_vec()),
         1 => Just(Field::PURGED),
     ];
     (select(KINDS.to_vec()), 0u8..4, field, select(KEYS.to_vec()), value()).prop_map(
         |(kind, n, field, key, value)| {
-            let keyed = [Field::TAG, Field::PARAM, Field(60_000)].contains(&field);
+            let keyed =
+                [Field::TAG, Field::PARAM, Field::ALIAS, Field::MODEL_OUTPUT, Field(60_000)].contains(&field);
             let key = if keyed { key } else { "" };
             // Mostly real purges; other values of that register must do nothing.
             let value = match value {
@@ -63,11 +86,13 @@ fn event() -> impl Strategy<Value = Event> {
     let stamp = (1u64..8, 0u32..2, 0u8..3);
     let operations = prop_oneof![
         2 => proptest::collection::vec(operation(), 0..24),
-        1 => (proptest::collection::vec(operation(), 10..60), 0u8..2).prop_map(|(mut operations, n)| {
-            operations.retain(|o| o.field != Field::PURGED);
-            operations.iter_mut().for_each(|o| (o.kind, o.uid) = (EntityKind::RUN, uid(n)));
-            operations
-        }),
+        1 => (proptest::collection::vec(operation(), 10..60), 0u8..2, select(KINDS.to_vec())).prop_map(
+            |(mut operations, n, kind)| {
+                operations.retain(|o| o.field != Field::PURGED);
+                operations.iter_mut().for_each(|o| (o.kind, o.uid) = (kind, uid(n)));
+                operations
+            }
+        ),
     ];
     (stamp, operations).prop_map(|((millis, counter, writer), operations)| Event {
         stamp: Stamp { millis, counter, writer: WriterId::from_bytes([writer; 16]) },
@@ -94,12 +119,28 @@ fn answers(catalog: &Catalog) -> Vec<String> {
         all.push(format!("{text}: {:?}", uid(catalog.experiment_by_id(text))));
         all.push(format!("{text}: {:?}", uid(catalog.run_by_id(text))));
         all.push(format!("{text}: {:?}", uid(catalog.tree_by_name(text))));
+        all.push(format!("{text}: {:?}", uid(catalog.registered_model_by_name(text))));
+        all.push(format!("{text}: {:?}", uid(catalog.logged_model_by_id(text))));
     }
     for experiment in catalog.experiments() {
         let uid = experiment.uid();
         all.push(format!("{:?}", catalog.render_experiment(experiment)));
         all.push(format!("{uid}: {:?}", catalog.runs_of(uid).map(|r| r.uid()).collect::<Vec<_>>()));
+        all.push(format!("{uid}: {:?}", catalog.others_of(uid).map(|r| r.uid()).collect::<Vec<_>>()));
         assert_eq!(catalog.experiment_by_id(&catalog.experiment_id(uid)).map(|e| e.uid()), Some(uid));
+    }
+    for model in catalog.of_kind(EntityKind::LOGGED_MODEL) {
+        all.push(format!("{:?}", catalog.render_logged_model(model)));
+    }
+    for model in catalog.of_kind(EntityKind::REGISTERED_MODEL) {
+        all.push(format!("{:?}", catalog.render_registered_model(model)));
+        all.push(format!("next: {}", catalog.next_version(model.uid())));
+        for version in catalog.versions_of(model.uid()) {
+            all.push(format!("{:?}", catalog.render_version(model, version)));
+            // Whatever it claims, and whoever claims the same, it answers to exactly one number.
+            let number = catalog.version_number(version);
+            assert_eq!(catalog.version(model.uid(), number).map(|v| v.uid()), Some(version.uid()));
+        }
     }
     all.extend(catalog.of_kind(EntityKind::RUN).map(|run| format!("{:?}", catalog.render_run(run))));
     all.extend(catalog.conflicts().iter().map(ToString::to_string));
@@ -177,12 +218,9 @@ proptest! {
             prop_assert_eq!(lost, writes[1..].iter().map(|w| (w.0, w.1.borrow())).collect::<Vec<_>>());
             seen += 1;
         }
-        let fields = [
-            Field::PURGED, Field::NAME, Field::NUMERIC_ID, Field::LIFECYCLE, Field::TAG, Field::PARAM,
-            Field::EXPERIMENT, Field::RUN_ID_TEXT, Field(60_000),
-        ];
+        let fields = || std::iter::once(Field::PURGED).chain(FIELDS);
         let held: usize =
-            catalog.entries().map(|e| fields.iter().map(|f| e.entries(*f).count()).sum::<usize>()).sum();
+            catalog.entries().map(|e| fields().map(|f| e.entries(f).count()).sum::<usize>()).sum();
         prop_assert_eq!(held, seen);
     }
 

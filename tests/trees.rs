@@ -48,7 +48,7 @@ fn round_trip(tree: &Path) -> (Stats, u64) {
 #[test]
 fn trees_of_three_versions_come_back_byte_for_byte_and_stats_says_what_is_verbatim() {
     let mut yaml_files = 0;
-    for (version, least, metric_files) in [("1.22.0", 1257, 37), ("2.22.5", 1261, 41), ("3.18.0", 1264, 43)] {
+    for (version, least, metric_files) in [("1.22.0", 1257, 37), ("2.22.5", 1261, 41), ("3.18.0", 1264, 44)] {
         let directory = unpack(version);
         let (stats, points) = round_trip(&directory.path().join("mlruns"));
         assert!(points >= least, "{version}");

@@ -1,8 +1,8 @@
 //! Who holds a name: names and numeric ids are claims, identities are not.
 //!
-//! Contract: the claimant with the smallest (creation stamp, uid) holds a text; the others stay reachable by uid and
-//! are listed. Which claims exist follows from the entities alone, so two stores with the same events agree, in
-//! whatever order they read them.
+//! Contract: the claimant with the smallest (creation stamp, uid) holds a text; the others stay reachable by uid, or by
+//! an id or number of their own, and are listed. Which claims exist follows from the entities alone, so two stores with
+//! the same events agree, in whatever order they read them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,8 @@ use super::Entity;
 use crate::format::event::{EntityKind, Field};
 use crate::id::{Stamp, Uid};
 
-type Claimant = (Stamp, Uid);
+/// Whose claim it is, and the stamp that decides it.
+pub(super) type Claimant = (Stamp, Uid);
 
 /// The claimants of each text, the holder first.
 #[derive(Clone, Debug, Default)]
@@ -53,16 +54,37 @@ impl ClaimMap {
     }
 }
 
-/// All claims of a catalog, and which runs an experiment has.
+/// One map of claims for each kind of entity.
+#[derive(Clone, Debug, Default)]
+pub(super) struct KindClaims(BTreeMap<EntityKind, ClaimMap>);
+
+impl KindClaims {
+    fn of_mut(&mut self, kind: EntityKind) -> &mut ClaimMap {
+        self.0.entry(kind).or_default()
+    }
+
+    /// Who of a kind holds `text`, with the stamp that decided it.
+    pub(super) fn holder(&self, kind: EntityKind, text: &str) -> Option<Claimant> {
+        self.0.get(&kind)?.holder(text)
+    }
+
+    /// (text, holder, loser) of every lost claim of a kind.
+    pub(super) fn lost(&self, kind: EntityKind) -> impl Iterator<Item = (&str, Uid, Uid)> {
+        self.0.get(&kind).into_iter().flat_map(ClaimMap::lost)
+    }
+}
+
+/// All claims of a catalog, and which entities belong to which.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Claims {
-    pub(super) experiment_names: ClaimMap,
-    pub(super) experiment_ids: ClaimMap,
-    /// Every experiment's own id, derived from its uid: what it answers to where its numeric id is taken.
-    pub(super) fallback_ids: ClaimMap,
-    pub(super) tree_names: ClaimMap,
-    pub(super) run_ids: ClaimMap,
-    pub(super) runs: BTreeMap<Uid, BTreeSet<Uid>>,
+    /// Names of experiments, trees and registered models.
+    pub(super) names: KindClaims,
+    /// Numeric ids of experiments, numbers of model versions (see [`version_claim`]), ids that are no uids.
+    pub(super) ids: KindClaims,
+    /// The id, or number, that follows from the uid: what an entity answers to where the one it claims is taken.
+    pub(super) fallback_ids: KindClaims,
+    /// Runs, logged models and traces of an experiment, versions of a registered model: by kind and that.
+    children: BTreeMap<(EntityKind, Uid), BTreeSet<Uid>>,
 }
 
 /// What of an entity the claims depend on.
@@ -71,7 +93,8 @@ pub(super) struct Facts {
     created: Stamp,
     name: Option<Box<str>>,
     id: Option<Box<str>>,
-    experiment: Option<Uid>,
+    fallback_id: Option<Box<str>>,
+    parent: Option<Uid>,
 }
 
 impl Facts {
@@ -83,15 +106,32 @@ impl Facts {
         let text = |field| entity.text(field).map(Box::from);
         let created = entity.created();
         match entity.kind() {
-            EntityKind::EXPERIMENT => {
-                Some(Self { created, name: text(Field::NAME), id: text(Field::NUMERIC_ID), experiment: None })
+            EntityKind::EXPERIMENT => Some(Self {
+                created,
+                name: text(Field::NAME),
+                id: text(Field::NUMERIC_ID),
+                fallback_id: Some(fallback_id(entity.uid()).into()),
+                parent: None,
+            }),
+            EntityKind::TREE | EntityKind::REGISTERED_MODEL => {
+                Some(Self { created, name: text(Field::NAME), ..Self::default() })
             }
-            EntityKind::TREE => Some(Self { created, name: text(Field::NAME), ..Self::default() }),
-            EntityKind::RUN => {
+            EntityKind::RUN | EntityKind::LOGGED_MODEL | EntityKind::TRACE => {
                 let id = text(Field::RUN_ID_TEXT);
                 // The creation of a run decides nothing unless it claims an id.
                 let created = if id.is_some() { created } else { Stamp::default() };
-                Some(Self { created, name: None, id, experiment: entity.reference(Field::EXPERIMENT) })
+                Some(Self { created, id, parent: entity.reference(Field::EXPERIMENT), ..Self::default() })
+            }
+            EntityKind::MODEL_VERSION => {
+                let model = entity.reference(Field::MODEL);
+                let claim = |number: Option<u64>| Some(version_claim(model?, number?).into());
+                Some(Self {
+                    created,
+                    name: None,
+                    id: claim(claimed_version(entity)),
+                    fallback_id: claim(Some(fallback_version(entity.uid()))),
+                    parent: model,
+                })
             }
             _ => None,
         }
@@ -106,41 +146,62 @@ impl Claims {
         }
         if let Some(facts) = before {
             self.each(kind, uid, &facts, ClaimMap::remove);
-            if let Some(experiment) = facts.experiment
-                && let Some(runs) = self.runs.get_mut(&experiment)
+            if let Some(parent) = facts.parent
+                && let Some(children) = self.children.get_mut(&(kind, parent))
             {
-                runs.remove(&uid);
-                if runs.is_empty() {
-                    self.runs.remove(&experiment);
+                children.remove(&uid);
+                if children.is_empty() {
+                    self.children.remove(&(kind, parent));
                 }
             }
         }
         if let Some(facts) = after {
             self.each(kind, uid, &facts, ClaimMap::add);
-            if let Some(experiment) = facts.experiment {
-                self.runs.entry(experiment).or_default().insert(uid);
+            if let Some(parent) = facts.parent {
+                self.children.entry((kind, parent)).or_default().insert(uid);
             }
         }
     }
 
     fn each(&mut self, kind: EntityKind, uid: Uid, facts: &Facts, change: fn(&mut ClaimMap, &str, Claimant)) {
         let claimant = (facts.created, uid);
-        let (names, ids) = match kind {
-            EntityKind::EXPERIMENT => {
-                change(&mut self.fallback_ids, &fallback_id(uid), claimant);
-                (&mut self.experiment_names, &mut self.experiment_ids)
+        let claims = [
+            (&mut self.names, &facts.name),
+            (&mut self.ids, &facts.id),
+            (&mut self.fallback_ids, &facts.fallback_id),
+        ];
+        for (map, text) in claims {
+            if let Some(text) = text {
+                change(map.of_mut(kind), text, claimant);
             }
-            EntityKind::TREE => (&mut self.tree_names, &mut self.run_ids),
-            _ => (&mut self.experiment_names, &mut self.run_ids),
-        };
-        if let Some(name) = &facts.name {
-            change(names, name, claimant);
-        }
-        if let Some(id) = &facts.id {
-            change(ids, id, claimant);
         }
     }
+
+    /// Those of a kind that belong to an entity, by uid.
+    pub(super) fn children(&self, kind: EntityKind, parent: Uid) -> impl Iterator<Item = Uid> {
+        self.children.get(&(kind, parent)).into_iter().flatten().copied()
+    }
 }
+
+/// What a version claims: its number is one within its model.
+pub(super) fn version_claim(model: Uid, number: u64) -> String {
+    format!("{model}/{number}")
+}
+
+/// The number that a version's register holds; none that is no number of a version.
+pub(super) fn claimed_version(entity: &Entity) -> Option<u64> {
+    entity.integer(Field::VERSION).and_then(|number| u64::try_from(number).ok())
+}
+
+/// The number that a version answers to where an older one has the one it claims: far above what is given out in turn,
+/// and small enough for the 32 bits that MLflow's tables have for it.
+pub(super) fn fallback_version(uid: Uid) -> u64 {
+    let hash = u128::from_le_bytes(*uid.as_bytes()) % u128::from(VERSIONS_IN_TURN_MAX);
+    VERSIONS_IN_TURN_MAX + u64::try_from(hash).unwrap_or(0)
+}
+
+/// Numbers below this are given out in turn.
+pub(super) const VERSIONS_IN_TURN_MAX: u64 = 1_000_000_000;
 
 /// The experiment id that follows from the uid: 18 decimal digits, as MLflow's random ones.
 pub fn fallback_id(uid: Uid) -> String {

@@ -11,9 +11,12 @@ mod claims;
 mod clock;
 mod conflicts;
 mod entity;
+mod logged_models;
 mod names;
+mod registry;
 mod render;
 pub mod rules;
+mod traces;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,8 +25,11 @@ pub use claims::fallback_id;
 pub use clock::{Clock, check_stamp};
 pub use conflicts::Conflict;
 pub use entity::{CANDIDATES_MAX, Entity, Losing};
+pub use logged_models::{logged_model_id, logged_model_uid};
 pub use names::run_name;
+pub use registry::{DELETED_STAGE, is_deleted_version};
 pub use render::{render_dataset, run_id};
+pub use traces::{decode_assessment, encode_assessment, trace_id, trace_uid};
 
 use crate::error::Malformed;
 use crate::format::event::{EntityKind, Event, EventRef, Field, OperationRef};
@@ -155,22 +161,28 @@ impl Catalog {
 
     /// The experiment that holds a name; deleted ones hold theirs.
     pub fn experiment_by_name(&self, name: &str) -> Option<&Arc<Entity>> {
-        self.experiment(self.claims.experiment_names.holder(name)?.1)
+        self.experiment(self.claims.names.holder(EntityKind::EXPERIMENT, name)?.1)
     }
 
     /// The experiment that answers to a numeric id: its holder, or the one whose own id it is.
     pub fn experiment_by_id(&self, id: &str) -> Option<&Arc<Entity>> {
-        let ids = &self.claims.experiment_ids;
-        self.experiment(ids.holder(id).or_else(|| self.claims.fallback_ids.holder(id))?.1)
+        let Claims { ids, fallback_ids, .. } = &self.claims;
+        let kind = EntityKind::EXPERIMENT;
+        self.experiment(ids.holder(kind, id).or_else(|| fallback_ids.holder(kind, id))?.1)
     }
 
     /// The numeric id that an experiment answers to: the one it claims, or its own where an older one holds that.
     pub fn experiment_id(&self, uid: Uid) -> String {
         let claimed = self.experiment(uid).and_then(|e| e.text(Field::NUMERIC_ID));
         match claimed {
-            Some(id) if self.claims.experiment_ids.holder(id).is_some_and(|h| h.1 == uid) => id.to_owned(),
+            Some(id) if self.holds_id(EntityKind::EXPERIMENT, id, uid) => id.to_owned(),
             _ => fallback_id(uid),
         }
+    }
+
+    /// Whether an entity holds the id that it claims.
+    fn holds_id(&self, kind: EntityKind, id: &str, uid: Uid) -> bool {
+        self.claims.ids.holder(kind, id).is_some_and(|holder| holder.1 == uid)
     }
 
     /// A run by uid.
@@ -180,8 +192,14 @@ impl Catalog {
 
     /// A run by its id: 32 hex digits, or the odd spelling of an imported one.
     pub fn run_by_id(&self, id: &str) -> Option<&Arc<Entity>> {
-        let spelt = self.claims.run_ids.holder(id).and_then(|(_, uid)| self.run(uid));
-        let own = id.parse().ok().and_then(|uid| self.run(uid));
+        self.spelt(EntityKind::RUN, id, id.parse().ok())
+    }
+
+    /// The entity of a kind that an id names: the one that has it as text, or the one whose uid it stands for,
+    /// whichever is older.
+    fn spelt(&self, kind: EntityKind, id: &str, uid: Option<Uid>) -> Option<&Arc<Entity>> {
+        let spelt = self.claims.ids.holder(kind, id).and_then(|(_, uid)| self.get(kind, uid));
+        let own = uid.and_then(|uid| self.get(kind, uid));
         match (spelt, own) {
             (Some(a), Some(b)) => Some(if (a.created(), a.uid()) <= (b.created(), b.uid()) { a } else { b }),
             (spelt, own) => spelt.or(own),
@@ -190,11 +208,11 @@ impl Catalog {
 
     /// The runs of an experiment that are loaded, deleted ones included, by uid.
     pub fn runs_of(&self, experiment: Uid) -> impl Iterator<Item = &Arc<Entity>> {
-        self.claims.runs.get(&experiment).into_iter().flatten().filter_map(|uid| self.run(*uid))
+        self.claims.children(EntityKind::RUN, experiment).filter_map(|uid| self.run(uid))
     }
 
     /// The imported tree that holds a name.
     pub fn tree_by_name(&self, name: &str) -> Option<&Arc<Entity>> {
-        self.get(EntityKind::TREE, self.claims.tree_names.holder(name)?.1)
+        self.get(EntityKind::TREE, self.claims.names.holder(EntityKind::TREE, name)?.1)
     }
 }

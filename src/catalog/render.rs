@@ -7,7 +7,7 @@ use super::{Catalog, Entity, fallback_id};
 use crate::format::event::{EntityKind, Field, ValueRef};
 use crate::format::input_tags::decode_input_tags;
 use crate::id::Uid;
-use crate::model::{Dataset, DatasetInput, Experiment, RunData, RunStatus};
+use crate::model::{Dataset, DatasetInput, Experiment, ModelOutput, RunData, RunStatus};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -39,12 +39,7 @@ impl Catalog {
             uid: entity.uid(),
             id: run_id(entity),
             experiment_uid,
-            experiment_id: match self.experiment(experiment_uid) {
-                Some(_) => self.experiment_id(experiment_uid),
-                // Only points are left of it.
-                None if experiment_uid == Uid::default() => String::new(),
-                None => fallback_id(experiment_uid),
-            },
+            experiment_id: self.shown_experiment_id(experiment_uid),
             name: text(Field::NAME).or_else(|| tags.get(RUN_NAME_TAG).cloned()).unwrap_or_default(),
             status: entity
                 .integer(Field::STATUS)
@@ -60,6 +55,27 @@ impl Catalog {
             tags,
             metrics: BTreeMap::new(),
             inputs: self.inputs(entity),
+            model_inputs: entity
+                .entries(Field::MODEL_INPUT)
+                .filter(|(_, _, value)| *value != ValueRef::Absent)
+                .map(|(id, ..)| id.to_owned())
+                .collect(),
+            model_outputs: entity
+                .entries(Field::MODEL_OUTPUT)
+                .filter_map(|(id, _, step)| {
+                    Some(ModelOutput { model_id: id.to_owned(), step: step.integer()? })
+                })
+                .collect(),
+        }
+    }
+
+    /// The id of the experiment that something is in.
+    pub(super) fn shown_experiment_id(&self, experiment: Uid) -> String {
+        match self.experiment(experiment) {
+            Some(_) => self.experiment_id(experiment),
+            // Only points are left of it.
+            None if experiment == Uid::default() => String::new(),
+            None => fallback_id(experiment),
         }
     }
 
@@ -95,6 +111,6 @@ pub fn run_id(entity: &Entity) -> String {
     entity.text(Field::RUN_ID_TEXT).map_or_else(|| entity.uid().to_string(), str::to_owned)
 }
 
-fn owned<'a>(pairs: impl Iterator<Item = (&'a str, Cow<'a, str>)>) -> BTreeMap<String, String> {
+pub(super) fn owned<'a>(pairs: impl Iterator<Item = (&'a str, Cow<'a, str>)>) -> BTreeMap<String, String> {
     pairs.map(|(key, value)| (key.to_owned(), value.into_owned())).collect()
 }

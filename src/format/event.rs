@@ -25,9 +25,27 @@ impl EntityKind {
     pub const TREE: Self = Self(4);
     /// A writing process; its uid is the writer id.
     pub const WRITER: Self = Self(5);
+    /// A registered model; prompts are such.
+    pub const REGISTERED_MODEL: Self = Self(6);
+    /// A version of a registered model.
+    pub const MODEL_VERSION: Self = Self(7);
+    /// A model that was logged to an experiment; its uid is that of the model id, unless imported otherwise.
+    pub const LOGGED_MODEL: Self = Self(8);
+    /// A trace.
+    pub const TRACE: Self = Self(9);
 
     /// Those that this program knows.
-    pub const KNOWN: [Self; 5] = [Self::EXPERIMENT, Self::RUN, Self::DATASET, Self::TREE, Self::WRITER];
+    pub const KNOWN: [Self; 9] = [
+        Self::EXPERIMENT,
+        Self::RUN,
+        Self::DATASET,
+        Self::TREE,
+        Self::WRITER,
+        Self::REGISTERED_MODEL,
+        Self::MODEL_VERSION,
+        Self::LOGGED_MODEL,
+        Self::TRACE,
+    ];
 }
 
 /// Which property of an entity a register holds. The number is on disk; never reuse one.
@@ -37,37 +55,41 @@ pub struct Field(pub u16);
 impl Field {
     /// Flag: removed for good; wins over everything and stays. (any entity)
     pub const PURGED: Self = Self(1);
-    /// Text: the claimed name. (experiment, tree; a run's display name)
+    /// Text: the claimed name. (experiment, tree, registered model; the display name of a run or logged model)
     pub const NAME: Self = Self(2);
-    /// Text "active" or "deleted". (experiment, run)
+    /// Text "active" or "deleted". (experiment, run, logged model)
     pub const LIFECYCLE: Self = Self(3);
-    /// Integer: milliseconds since 1970. (experiment)
+    /// Integer: milliseconds since 1970. (experiment, registered model, model version, logged model)
     pub const CREATED_MS: Self = Self(4);
-    /// Integer: milliseconds since 1970. (experiment)
+    /// Integer: milliseconds since 1970. (experiment, registered model, model version, logged model)
     pub const UPDATED_MS: Self = Self(5);
-    /// Text, keyed: a tag. `Absent` is a deleted tag. (experiment, run)
+    /// Text, keyed: a tag. `Absent` is a deleted tag. (experiment, run, registered model, model version, logged model,
+    /// trace)
     pub const TAG: Self = Self(6);
-    /// Text, keyed: a param; the smallest stamp wins. (run)
+    /// Text, keyed: a param; the smallest stamp wins. (run, logged model)
     pub const PARAM: Self = Self(7);
     /// Text: MLflow's numeric experiment id, a claim. (experiment)
     pub const NUMERIC_ID: Self = Self(8);
-    /// Text: where artifacts are, if somebody said so; absent means inside the store. (experiment)
+    /// Text: where artifacts are, if somebody said so; absent means inside the store, of a model version that they are
+    /// at its source. (experiment, model version, logged model)
     pub const ARTIFACT_LOCATION: Self = Self(9);
-    /// Uid of the experiment. (run)
+    /// Uid of the experiment. (run, data set, logged model, trace)
     pub const EXPERIMENT: Self = Self(10);
-    /// Integer: 1 running, 2 scheduled, 3 finished, 4 failed, 5 killed. (run)
+    /// Integer: 1 running, 2 scheduled, 3 finished, 4 failed, 5 killed. (run) 1 pending, 2 ready, 3 failed. (logged
+    /// model) Text: MLflow's word. (model version, trace)
     pub const STATUS: Self = Self(11);
-    /// Integer: milliseconds since 1970. (run)
+    /// Integer: milliseconds since 1970. (run, trace)
     pub const START_MS: Self = Self(12);
     /// Integer: milliseconds since 1970; absent while running. (run)
     pub const END_MS: Self = Self(13);
     /// Integer: when the run was deleted. (run)
     pub const DELETED_MS: Self = Self(14);
-    /// Text. (run)
+    /// Text. (run, model version)
     pub const USER: Self = Self(15);
     /// Text: where this run's artifacts are, if given or imported. (run)
     pub const ARTIFACT_URI: Self = Self(16);
-    /// Text: the run id as the tree spells it, where it is not the uid's hex form. (run)
+    /// Text: the id as the tree spells it, where it is not the one that follows from the uid. (run, logged model,
+    /// trace)
     pub const RUN_ID_TEXT: Self = Self(17);
     /// Bytes, keyed by data set uid (hex): a data set input with its tags. (run)
     pub const INPUT: Self = Self(18);
@@ -75,13 +97,45 @@ impl Field {
     pub const DIGEST: Self = Self(19);
     /// Text. (data set)
     pub const SOURCE_TYPE: Self = Self(20);
-    /// Text. (data set) Bytes: what identities of the tree are derived from. (tree)
+    /// Text. (data set, model version) Bytes: what identities of the tree are derived from. (tree)
     pub const SOURCE: Self = Self(21);
     /// Text. (data set)
     pub const SCHEMA: Self = Self(22);
     /// Text. (data set)
     pub const PROFILE: Self = Self(23);
-    /// Uid of the tree an entity came from. (experiment, run, data set)
+    /// Text. (registered model, model version)
+    pub const DESCRIPTION: Self = Self(24);
+    /// Uid of the registered model. (model version)
+    pub const MODEL: Self = Self(25);
+    /// Integer: the number of a version within its model, a claim. (model version)
+    pub const VERSION: Self = Self(26);
+    /// Text: MLflow's word for the stage; "Deleted_Internal" for a deleted version. (model version)
+    pub const STAGE: Self = Self(27);
+    /// Uid of a model version, keyed by alias. (registered model)
+    pub const ALIAS: Self = Self(28);
+    /// Text: the id of the run that made it. (model version, logged model)
+    pub const RUN_ID: Self = Self(29);
+    /// Text. (model version)
+    pub const RUN_LINK: Self = Self(30);
+    /// Text. (model version, logged model)
+    pub const STATUS_MESSAGE: Self = Self(31);
+    /// Text: a model id. (model version)
+    pub const MODEL_ID: Self = Self(32);
+    /// Text. (logged model)
+    pub const MODEL_TYPE: Self = Self(33);
+    /// Bytes, keyed by model id: a logged model that the run used, with tags as of a data set input. (run)
+    pub const MODEL_INPUT: Self = Self(34);
+    /// Integer, keyed by model id: a logged model that the run made, at this step. (run)
+    pub const MODEL_OUTPUT: Self = Self(35);
+    /// Integer: how long the request took, in milliseconds. (trace)
+    pub const EXECUTION_MS: Self = Self(36);
+    /// Text: what the application calls the request. (trace)
+    pub const CLIENT_REQUEST_ID: Self = Self(37);
+    /// Text: the beginning of what was asked. (trace)
+    pub const REQUEST_PREVIEW: Self = Self(38);
+    /// Text: the beginning of what was answered. (trace)
+    pub const RESPONSE_PREVIEW: Self = Self(39);
+    /// Uid of the tree an entity came from. (any imported)
     pub const TREE: Self = Self(40);
     /// Bytes: how a file of this entity was laid out in its tree; `mlruns` owns the encoding. Keyed by role.
     pub const SHAPE: Self = Self(41);
@@ -95,6 +149,11 @@ impl Field {
     /// Uid of the run that a run was taken anew from, by an import that replaced it: the first one; with key "last"
     /// the one before. (run)
     pub const REPLACES: Self = Self(45);
+
+    /// Text, keyed: what its maker noted of it. (trace)
+    pub const METADATA: Self = Self(46);
+    /// Bytes, keyed by assessment id: what was said of it, as names and texts. `Absent` is a deleted one. (trace)
+    pub const ASSESSMENT: Self = Self(47);
 
     /// Integer: live records of the writer below this sequence are in frames that others wrote (recovery) or folded
     /// (compaction); of several events the greatest number counts. (writer)

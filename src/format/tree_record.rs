@@ -43,6 +43,9 @@ pub struct KeptFiles {
 impl KeptFiles {
     /// Counts a register.
     pub fn add(&mut self, field: Field, key: &str, value: ValueRef<'_>) {
+        if field == Field::MODEL_OUTPUT && value.integer().is_some() {
+            self.yaml += 1;
+        }
         let ValueRef::Bytes(bytes) = value else { return };
         match field {
             Field::SHAPE => self.yaml += u64::from(key == META),
@@ -52,8 +55,11 @@ impl KeptFiles {
                 self.add_bytes(original.unwrap_or(0));
             }
             // The file is counted where it is kept.
-            Field::VERBATIM => self.yaml -= u64::from(key.starts_with("inputs/") && self.yaml > 0),
-            Field::INPUT => self.yaml += 1,
+            Field::VERBATIM => {
+                let is_elsewhere = key.starts_with("inputs/") || key.starts_with("outputs/");
+                self.yaml -= u64::from(is_elsewhere && self.yaml > 0);
+            }
+            Field::INPUT | Field::MODEL_INPUT => self.yaml += 1,
             Field::METRIC_FILE => {
                 let original = bytes.get(METRIC_FLAGS_AT).is_some_and(|f| f & METRIC_HAS_ORIGINAL != 0);
                 self.metric += 1;

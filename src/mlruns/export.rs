@@ -5,9 +5,11 @@
 //! no place is in the report.
 
 use std::collections::HashSet;
+use std::io::Read;
 use std::path::Path;
 
 use super::content::Content;
+use super::derive::{covered, is_covered};
 use super::export_files::Exporter;
 use super::meta::text_of;
 use super::plan::LAYOUT;
@@ -79,7 +81,7 @@ impl Exporter<'_> {
         for &tree in &chosen.trees {
             let registers = self.source.registers(tree)?;
             if !is_purged(&registers) {
-                self.files(&registers, Path::new(""))?;
+                self.files(EntityKind::TREE, &registers, Path::new(""))?;
             }
         }
         // Every MLflow wants it.
@@ -107,6 +109,7 @@ impl Exporter<'_> {
             self.experiment(uid)?;
             self.tell();
         }
+        self.registry(&chosen.trees, chosen.all)?;
         if chosen.all {
             self.report_orphans(&known)?;
         }
@@ -130,10 +133,17 @@ impl Exporter<'_> {
         Ok(())
     }
 
-    /// The stray files and empty directories of an entity.
-    pub(super) fn files(&mut self, registers: &Registers, directory: &Path) -> Result<()> {
+    /// The stray files and empty directories of an entity, but for those that are entities of their own.
+    pub(super) fn files(&mut self, kind: EntityKind, registers: &Registers, directory: &Path) -> Result<()> {
+        let source = self.source;
+        let read_blob = |blob| {
+            let mut bytes = Vec::new();
+            source.read_blob(blob).ok()?.read_to_end(&mut bytes).ok()?;
+            Some(bytes)
+        };
+        let covered = covered(kind, registers, &read_blob)?;
         for ((field, key), (_, value)) in registers {
-            if *field != Field::FILE {
+            if *field != Field::FILE || is_covered(&covered, key) {
                 continue;
             }
             if let Some(content) = Content::from_value(value)?
@@ -144,7 +154,9 @@ impl Exporter<'_> {
             }
         }
         for key in layout_of(registers)?.map(|layout| layout.empty).unwrap_or_default() {
-            if let Some(path) = self.path_of("directory", directory, &key) {
+            if !is_covered(&covered, &key)
+                && let Some(path) = self.path_of("directory", directory, &key)
+            {
                 self.directory("directory", &path)?;
             }
         }

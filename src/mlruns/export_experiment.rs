@@ -68,8 +68,12 @@ impl Exporter<'_> {
         self.values(&registers, &directory, Field::TAG)?;
         let mut place = ExperimentPlace { directory, id, location, datasets: HashMap::new() };
         self.datasets(uid, &mut place)?;
-        self.files(&registers, &place.directory.clone())?;
+        self.files(EntityKind::EXPERIMENT, &registers, &place.directory.clone())?;
         self.report.experiments += 1;
+        for model in self.source.owned(EntityKind::LOGGED_MODEL, Field::EXPERIMENT, uid)? {
+            self.logged_model(model, &place)?;
+        }
+        self.traces(uid, &registers, &place)?;
         for run in runs {
             self.run(run, &mut place)?;
             self.state.runs += 1;

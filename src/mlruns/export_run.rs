@@ -17,10 +17,11 @@ use super::metric_file::MetricWriter;
 use super::metric_record::MetricRecord;
 use super::path::safe_path;
 use super::plan::META;
+use super::run_models::{DATASET, RunModel};
 use super::yaml_emit::emit;
 use super::{Registers, Which};
 use crate::error::{Error, Result};
-use crate::format::event::{Field, Value};
+use crate::format::event::{EntityKind, Field, Value};
 use crate::format::input_tags::decode_input_tags;
 use crate::id::Uid;
 
@@ -65,22 +66,28 @@ impl Exporter<'_> {
         self.values(&registers, &directory, Field::PARAM)?;
         self.values(&registers, &directory, Field::TAG)?;
         self.inputs(&registers, &directory, &id, place)?;
-        self.files(&registers, &directory)?;
+        self.run_models(&registers, &directory, &id)?;
+        self.files(EntityKind::RUN, &registers, &directory)?;
         if !self.options.skip_artifacts {
             let from = self.source.artifact_directory(uid)?;
             self.artifacts(&from, &directory.join("artifacts"))?;
         }
+        for key in self.metric_keys(uid, &registers)? {
+            self.metric(uid, &registers, &directory.join("metrics"), &key)?;
+        }
+        self.report.runs += 1;
+        Ok(())
+    }
+
+    /// The metrics of a run or logged model that have points or a file.
+    pub(super) fn metric_keys(&self, uid: Uid, registers: &Registers) -> Result<Vec<String>> {
         let mut keys = self.source.metric_keys(uid)?;
         keys.extend(
             registers.keys().filter(|(field, _)| *field == Field::METRIC_FILE).map(|(_, key)| key.clone()),
         );
         keys.sort_unstable();
         keys.dedup();
-        for key in keys {
-            self.metric(uid, &registers, &directory.join("metrics"), &key)?;
-        }
-        self.report.runs += 1;
-        Ok(())
+        Ok(keys)
     }
 
     fn inputs(
@@ -112,12 +119,35 @@ impl Exporter<'_> {
                 continue;
             };
             let path = directory.join("inputs").join(md5_of(&[source, run_id])).join(META);
-            self.write("input", &path, &emit(&input_document(source, &tags))?)?;
+            self.write("input", &path, &emit(&input_document(DATASET, source, &tags))?)?;
         }
         Ok(())
     }
 
-    fn artifacts(&mut self, from: &Path, to: &Path) -> Result<()> {
+    /// Logged models that the run used or made.
+    fn run_models(&mut self, registers: &Registers, directory: &Path, run_id: &str) -> Result<()> {
+        for ((field, id), (_, value)) in registers {
+            let model = match (*field, value) {
+                (Field::MODEL_INPUT, Value::Bytes(tags)) => {
+                    let tags = decode_input_tags(tags).map_err(|_| {
+                        Error::InvalidState("a stored input record is damaged; run `mlrs-db verify`".into())
+                    })?;
+                    RunModel::input(id, run_id, &tags)
+                }
+                (Field::MODEL_OUTPUT, Value::Integer(step)) => RunModel::output(id, *step),
+                _ => continue,
+            };
+            if !registers.contains_key(&(Field::VERBATIM, model.override_key()))
+                && let Some(path) =
+                    model.file().to_str().and_then(|file| self.path_of("model", directory, file))
+            {
+                self.write("model", &path, &model.bytes()?)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn artifacts(&mut self, from: &Path, to: &Path) -> Result<()> {
         let mut pending = vec![(from.to_path_buf(), to.to_path_buf())];
         while let Some((from, to)) = pending.pop() {
             let entries = match fs::read_dir(&from) {
@@ -139,7 +169,13 @@ impl Exporter<'_> {
         Ok(())
     }
 
-    fn metric(&mut self, run: Uid, registers: &Registers, directory: &Path, key: &str) -> Result<()> {
+    pub(super) fn metric(
+        &mut self,
+        run: Uid,
+        registers: &Registers,
+        directory: &Path,
+        key: &str,
+    ) -> Result<()> {
         let Some(path) = self.path_of("metric", directory, key) else { return Ok(()) };
         let Some(mut file) = self.create("metric", &path)? else { return Ok(()) };
         let record = registers.get(&(Field::METRIC_FILE, key.to_owned()));

@@ -5,14 +5,18 @@
 //! imported.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::content::Content;
-use super::import::{Importer, Item, YamlFile, text_value};
+use super::files::{Files, TreeFiles, describe};
+use super::import::Importer;
+use super::import_files::{Item, VALUE_BYTES_MAX, YamlFile, text_value};
+use super::logged_model::{Identities, OwnerContext, logged_model, logged_model_at};
 use super::meta::{DatasetMeta, ExperimentMeta, Fields};
 use super::path::{is_text, key_of};
 use super::plan::{EntityPlan, META};
-use super::shape::{Described, Shape};
+use super::registry::MODELS;
+use super::report::ArtifactMode;
+use super::shape::Described;
 use super::tree::{FoundExperiment, experiment_uid, is_run_name};
 use super::yaml_emit::emit;
 use crate::catalog::changes::dataset_uid;
@@ -20,9 +24,6 @@ use crate::error::Result;
 use crate::format::event::{EntityKind, Field, Value};
 use crate::id::Uid;
 use crate::model::Lifecycle;
-
-/// Longest value of a param or tag that is a register; what is longer is kept as a file.
-const VALUE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// What runs need to know of their experiment.
 pub(super) struct ExperimentContext {
@@ -80,6 +81,7 @@ impl Importer<'_> {
         let mut context = ExperimentContext { uid, id: meta.id.clone(), datasets: HashMap::new() };
         let mut runs = Vec::new();
         let mut datasets = Vec::new();
+        let mut models = Vec::new();
         for item in self.list(path)? {
             match item.text() {
                 Some(META) if !item.is_dir => self.undescribed(&mut plan, path, &item)?,
@@ -87,11 +89,13 @@ impl Importer<'_> {
                 Some("datasets") if item.is_dir => {
                     datasets = self.datasets(&mut plan, path, &item, &mut context)?
                 }
-                Some("traces" | "models") if item.is_dir => self.stray(&mut plan, path, &item, true, 0)?,
+                Some(MODELS) if item.is_dir => models = self.find_logged_models(&mut plan, path)?,
+                Some("traces") if item.is_dir => self.stray(&mut plan, path, &item, true, 0)?,
                 _ if item.is_dir && self.is_run(&item) => runs.push(item),
                 _ => self.stray(&mut plan, path, &item, true, 0)?,
             }
         }
+        plan.elsewhere = models.iter().cloned().collect();
         self.commit(plan, path)?;
         for (plan, directory) in datasets {
             self.commit(plan, &directory)?;
@@ -102,7 +106,73 @@ impl Importer<'_> {
             self.state.runs += 1;
             self.tell(0);
         }
+        for directory in models {
+            self.logged_model(path, &directory, &context)?;
+        }
         Ok(())
+    }
+
+    /// The logged models of an experiment; what else lies there is kept as files.
+    fn find_logged_models(&mut self, plan: &mut EntityPlan, base: &Path) -> Result<Vec<PathBuf>> {
+        let mut files = TreeFiles::new(self, base);
+        let mut models = Vec::new();
+        let children = files.children(Path::new(MODELS))?;
+        if children.is_empty() {
+            plan.layout.empty.push(MODELS.into());
+        }
+        for child in children {
+            if child.is_dir && logged_model_at(&mut files, &child.path, Uid::default()).is_some() {
+                models.push(child.path);
+            } else {
+                files.stray(plan, Path::new(""), &child)?;
+            }
+        }
+        Ok(models)
+    }
+
+    /// Imports one logged model; `place` is its directory in that of the experiment.
+    fn logged_model(&mut self, base: &Path, place: &Path, experiment: &ExperimentContext) -> Result<()> {
+        let Some(identities) = logged_model_at(&mut TreeFiles::new(self, base), place, experiment.uid) else {
+            return Ok(());
+        };
+        let uid = self.owned_uid(&identities, experiment)?;
+        let (tree, experiment_id) = (self.identity.uid, experiment.id.as_ref());
+        let context = OwnerContext { tree, experiment: experiment.uid, experiment_id };
+        let mut files = TreeFiles::new(self, base);
+        let Some((mut plan, _)) = logged_model(&mut files, place, uid, &context)? else { return Ok(()) };
+        let metric_files = files.metric_files;
+        let path = base.join(place);
+        if self.is_left_out(uid, &path)? {
+            return Ok(());
+        }
+        if matches!(self.options.artifacts, ArtifactMode::Copy | ArtifactMode::Link) {
+            plan.elsewhere.insert("artifacts".into());
+        }
+        self.commit(plan, &path)?;
+        let artifacts = path.join("artifacts");
+        if artifacts.is_dir() {
+            self.copy_artifacts(uid, &artifacts)?;
+        }
+        self.metrics(EntityKind::LOGGED_MODEL, uid, &path, metric_files)?;
+        self.tell(0);
+        Ok(())
+    }
+
+    /// The identity of something in an experiment: the one that its id stands for, unless that is something else's.
+    fn owned_uid(&self, identities: &Identities, experiment: &ExperimentContext) -> Result<Uid> {
+        let Identities { own: Some(own), hashed } = *identities else { return Ok(identities.hashed) };
+        if self.target.kind(hashed)?.is_some() {
+            return Ok(hashed);
+        }
+        if self.target.kind(own)?.is_none() {
+            return Ok(own);
+        }
+        let registers = self.target.registers(own)?;
+        let is = |field: Field, uid: Uid| {
+            registers.get(&(field, String::new())).is_some_and(|(_, value)| *value == Value::Uid(uid))
+        };
+        let is_this = is(Field::TREE, self.identity.uid) && is(Field::EXPERIMENT, experiment.uid);
+        Ok(if is_this { own } else { hashed })
     }
 
     /// A run has a `meta.yaml`; without one it is still a run if it looks like nothing else.
@@ -120,30 +190,9 @@ impl Importer<'_> {
         described: &D,
         fields: Fields,
     ) -> Result<()> {
-        for (field, value) in fields {
-            plan.set(field, "", value);
-        }
-        let Some(YamlFile { bytes, document, canonical }) = read else {
-            plan.set(Field::VERBATIM, META, Content::Missing.to_override(described.guard()));
-            return Ok(());
-        };
-        let shape = match &document {
-            Some(document) => Shape::of(&bytes, document, described),
-            None => Shape::unreadable::<D>(&bytes),
-        };
-        plan.set(Field::SHAPE, META, shape.to_value());
-        let same = document.is_some() && emit(&shape.render(described)).is_ok_and(|again| again == bytes);
-        if !same {
-            let content = match document {
-                // The emitter gives these bytes from the document, only not from the sorted known keys.
-                Some(document) if canonical => Content::Document(document),
-                _ => {
-                    self.report.yaml_verbatim += 1;
-                    self.bytes_content(bytes)?
-                }
-            };
-            plan.set(Field::VERBATIM, META, content.to_override(described.guard()));
-        }
+        let mut keep = |bytes| self.bytes_content(bytes);
+        let kept = describe(plan, read, described, fields, &mut keep)?;
+        self.report.yaml_verbatim += u64::from(kept);
         Ok(())
     }
 

@@ -112,9 +112,11 @@ impl Store<'_> {
 }
 
 impl Importer<'_> {
-    /// Imports the metric files of a run, then says in one event what was imported. Returns whether all were.
+    /// Imports the metric files of a run or logged model, then says in one event what was imported. Returns whether all
+    /// were.
     pub(super) fn metrics(
         &mut self,
+        kind: EntityKind,
         run: Uid,
         directory: &Path,
         files: Vec<(String, PathBuf)>,
@@ -128,7 +130,7 @@ impl Importer<'_> {
         for (key, file) in files {
             self.report.metric_files += 1;
             let before = self.report.bytes;
-            complete &= self.metric(run, &key, &file, &current, &mut buffer, &mut operations)?;
+            complete &= self.metric((kind, run), &key, &file, &current, &mut buffer, &mut operations)?;
             // Parts of it may not have been read, or read twice.
             self.report.bytes = before + std::fs::metadata(&file).map_or(0, |m| m.len());
         }
@@ -153,7 +155,7 @@ impl Importer<'_> {
         buffer.resize(READ_BYTES, 0);
         let (report, dry) = (std::mem::take(&mut self.report), std::mem::replace(&mut self.dry, true));
         self.quiet = true;
-        let taken = self.metric(run, key, path, current, &mut buffer, &mut Vec::new());
+        let taken = self.metric((EntityKind::RUN, run), key, path, current, &mut buffer, &mut Vec::new());
         (self.report, self.dry, self.quiet, self.buffer) = (report, dry, false, buffer);
         taken.map(|taken| !taken)
     }
@@ -178,7 +180,7 @@ impl Importer<'_> {
     /// Imports one metric file. Returns whether all of it is in the store.
     fn metric(
         &mut self,
-        run: Uid,
+        (kind, run): (EntityKind, Uid),
         key: &str,
         path: &Path,
         current: &Registers,
@@ -186,7 +188,7 @@ impl Importer<'_> {
         operations: &mut Vec<Operation>,
     ) -> Result<bool> {
         let set = |field: Field, key: &str, value: Value| Operation {
-            kind: EntityKind::RUN,
+            kind,
             uid: run,
             field,
             key: key.to_owned(),
@@ -262,7 +264,8 @@ impl Importer<'_> {
         };
         let mut tail = Tail::default();
         tail.feed(&line_start);
-        let mut parser = MetricParser::new(before);
+        let parser = MetricParser::new(before);
+        let mut parser = if kind == EntityKind::LOGGED_MODEL { parser.of_model() } else { parser };
         parser.feed(&line_start, &mut store)?;
         loop {
             let count = read_some(&mut file, buffer, path)?;

@@ -9,12 +9,15 @@ use std::path::Path;
 use super::artifact::{Stored, store};
 use super::content::Content;
 use super::digest::{md5_of, short};
-use super::import::{Importer, Item, text_value};
+use super::files::TreeFiles;
+use super::import::Importer;
 use super::import_experiment::ExperimentContext;
+use super::import_files::{Item, text_value};
 use super::meta::{RunMeta, input_document, read_input};
 use super::path::{is_text, key_of};
 use super::plan::{EntityPlan, META};
 use super::report::ArtifactMode;
+use super::run_models::{DATASET, take_run_model};
 use super::yaml_emit::emit;
 use super::yaml_read::read;
 use crate::error::Result;
@@ -73,6 +76,7 @@ impl Importer<'_> {
                 Some("tags") if item.is_dir => self.values(&mut plan, path, &item, Field::TAG)?,
                 Some("params") if item.is_dir => self.values(&mut plan, path, &item, Field::PARAM)?,
                 Some("inputs") if item.is_dir => self.inputs(&mut plan, path, &item, &meta.id, experiment)?,
+                Some("outputs") if item.is_dir => self.outputs(&mut plan, path, &item, &meta.id)?,
                 Some("artifacts") if item.is_dir => self.artifacts(&mut plan, path, &item)?,
                 Some("metrics") if item.is_dir => metrics = Some(item),
                 _ => self.stray(&mut plan, path, &item, true, 0)?,
@@ -89,7 +93,7 @@ impl Importer<'_> {
         if artifacts.is_dir() {
             self.copy_artifacts(uid, &artifacts)?;
         }
-        let complete = self.metrics(uid, path, files)?;
+        let complete = self.metrics(EntityKind::RUN, uid, path, files)?;
         self.retire(&generations, path, complete)
     }
 
@@ -123,7 +127,7 @@ impl Importer<'_> {
         })
     }
 
-    /// Data set inputs become registers; model inputs and everything else stay files.
+    /// Inputs, data sets and logged models, become registers; everything else stays files.
     fn inputs(
         &mut self,
         plan: &mut EntityPlan,
@@ -140,13 +144,15 @@ impl Importer<'_> {
             let children = if item.is_dir { self.list(&item.path)? } else { Vec::new() };
             let alone = matches!(children.as_slice(), [only] if only.text() == Some(META) && !only.is_dir);
             let bytes = if alone { self.read_small(&item.path.join(META)) } else { None };
-            let input =
-                bytes.as_ref().and_then(|bytes| read(bytes).ok()).and_then(|document| read_input(&document));
+            let input = bytes
+                .as_ref()
+                .and_then(|bytes| read(bytes).ok())
+                .and_then(|document| read_input(&document, DATASET));
             let dataset = input.as_ref().and_then(|(source, _)| experiment.datasets.get(source));
             if let (Some((source, tags)), Some(dataset), Some(bytes)) = (&input, dataset, bytes) {
                 plan.set(Field::INPUT, dataset.to_string(), Value::Bytes(encode_input_tags(tags)));
                 let canonical = item.text() == Some(&md5_of(&[source, run_id]))
-                    && emit(&input_document(source, tags)).is_ok_and(|again| again == bytes);
+                    && emit(&input_document(DATASET, source, tags)).is_ok_and(|again| again == bytes);
                 if canonical {
                     self.report.yaml_files += 1;
                     self.report.bytes += bytes.len() as u64;
@@ -155,14 +161,42 @@ impl Importer<'_> {
                 // The register is for whoever asks; the file says how it is written.
                 let guard = short(dataset.as_bytes());
                 plan.set(Field::VERBATIM, input_file(dataset), Content::Missing.to_override(guard));
+            } else if self.run_model(plan, base, &item, run_id)? {
+                continue;
             }
             self.stray(plan, base, &item, true, 0)?;
         }
         Ok(())
     }
 
+    /// Logged models that the run made become registers; everything else stays files.
+    fn outputs(&mut self, plan: &mut EntityPlan, base: &Path, directory: &Item, run_id: &str) -> Result<()> {
+        let items = self.list(&directory.path)?;
+        if items.is_empty() {
+            plan.layout.empty.push("outputs".into());
+        }
+        for item in items {
+            if !self.run_model(plan, base, &item, run_id)? {
+                self.stray(plan, base, &item, true, 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the logged model that a directory is about. Whether nothing of it is left to be kept.
+    fn run_model(&mut self, plan: &mut EntityPlan, base: &Path, item: &Item, run_id: &str) -> Result<bool> {
+        let relative = item.path.strip_prefix(base).unwrap_or(&item.path).to_path_buf();
+        let mut files = TreeFiles::new(self, base);
+        let canonical = item.is_dir && take_run_model(&mut files, plan, &relative, run_id)?;
+        if canonical {
+            self.report.yaml_files += 1;
+            plan.elsewhere.insert(relative);
+        }
+        Ok(canonical)
+    }
+
     /// What the registers say of the files under `artifacts/`.
-    fn artifacts(&mut self, plan: &mut EntityPlan, base: &Path, directory: &Item) -> Result<()> {
+    pub(super) fn artifacts(&mut self, plan: &mut EntityPlan, base: &Path, directory: &Item) -> Result<()> {
         let mut pending = vec![directory.path.clone()];
         while let Some(path) = pending.pop() {
             let items = self.list(&path)?;
@@ -193,7 +227,7 @@ impl Importer<'_> {
 
     /// Brings the files under `artifacts/` into the store. The run is there already: only the store knows where its
     /// artifacts are.
-    fn copy_artifacts(&mut self, run: Uid, directory: &Path) -> Result<()> {
+    pub(super) fn copy_artifacts(&mut self, run: Uid, directory: &Path) -> Result<()> {
         let mode = self.options.artifacts;
         if !matches!(mode, ArtifactMode::Copy | ArtifactMode::Link) {
             return Ok(());
@@ -228,7 +262,7 @@ impl Importer<'_> {
     }
 
     /// The metric files of a run by key; what cannot be one is kept as a file.
-    fn find_metrics(
+    pub(super) fn find_metrics(
         &mut self,
         plan: &mut EntityPlan,
         base: &Path,

@@ -30,28 +30,28 @@ pub(super) fn integer_of(registers: &Registers, field: Field) -> Option<i64> {
     }
 }
 
-fn text_value(text: Option<&String>) -> Value {
+pub(super) fn text_value(text: Option<&String>) -> Value {
     text.map_or(Value::Absent, |text| Value::Text(text.clone()))
 }
 
-fn integer_value(number: Option<i64>) -> Value {
+pub(super) fn integer_value(number: Option<i64>) -> Value {
     number.map_or(Value::Absent, Value::Integer)
 }
 
-fn text_node(text: Option<&String>) -> Node {
+pub(super) fn text_node(text: Option<&String>) -> Node {
     text.map_or_else(Node::null, Node::text)
 }
 
-fn integer_node(number: Option<i64>) -> Node {
+pub(super) fn integer_node(number: Option<i64>) -> Node {
     number.map_or_else(Node::null, Node::integer)
 }
 
-fn text_at(document: &Node, key: &str) -> Option<String> {
+pub(super) fn text_at(document: &Node, key: &str) -> Option<String> {
     document.get(key).and_then(Node::as_text).map(str::to_owned)
 }
 
 /// An integer, with a note if there is something else. Of a float (1.x let them through) the whole part.
-fn integer_at(document: &Node, key: &'static str, notes: &mut Vec<String>) -> Option<i64> {
+pub(super) fn integer_at(document: &Node, key: &'static str, notes: &mut Vec<String>) -> Option<i64> {
     let node = document.get(key)?;
     let number = node.as_integer();
     if node.is_null() || number.is_some() {
@@ -70,7 +70,7 @@ fn integer_at(document: &Node, key: &'static str, notes: &mut Vec<String>) -> Op
     float.map(|float| float as i64)
 }
 
-fn lifecycle_at(document: &Node, notes: &mut Vec<String>) -> Option<Lifecycle> {
+pub(super) fn lifecycle_at(document: &Node, notes: &mut Vec<String>) -> Option<Lifecycle> {
     let text = document.get("lifecycle_stage")?.as_text();
     let known = [Lifecycle::Active, Lifecycle::Deleted].into_iter().find(|l| text == Some(l.as_str()));
     if known.is_none() {
@@ -79,7 +79,7 @@ fn lifecycle_at(document: &Node, notes: &mut Vec<String>) -> Option<Lifecycle> {
     known
 }
 
-fn lifecycle_of(registers: &Registers) -> Option<Lifecycle> {
+pub(super) fn lifecycle_of(registers: &Registers) -> Option<Lifecycle> {
     let text = text_of(registers, Field::LIFECYCLE, "")?;
     Some(if text == Lifecycle::Deleted.as_str() { Lifecycle::Deleted } else { Lifecycle::Active })
 }
@@ -374,22 +374,22 @@ impl Described for DatasetMeta {
     }
 }
 
-/// The file of a data set input. MLflow writes the source's id as destination too.
-pub(super) fn input_document(dataset_directory: &str, tags: &BTreeMap<String, String>) -> Node {
+/// The file of an input. MLflow writes the source's id as destination too.
+pub(super) fn input_document(source_type: &str, source: &str, tags: &BTreeMap<String, String>) -> Node {
     let tags = tags.iter().map(|(key, value)| (Node::text(key), Node::text(value))).collect();
     let pair = |key: &str, value: Node| (Node::text(key), value);
     Node::Mapping(vec![
-        pair("destination_id", Node::text(dataset_directory)),
+        pair("destination_id", Node::text(source)),
         pair("destination_type", Node::text("RUN")),
-        pair("source_id", Node::text(dataset_directory)),
-        pair("source_type", Node::text("DATASET")),
+        pair("source_id", Node::text(source)),
+        pair("source_type", Node::text(source_type)),
         pair("tags", Node::Mapping(tags)),
     ])
 }
 
-/// The data set's directory and the tags, if a document is a data set input.
-pub(super) fn read_input(document: &Node) -> Option<(String, BTreeMap<String, String>)> {
-    if document.get("source_type").and_then(Node::as_text) != Some("DATASET") {
+/// The source (a data set's directory, a model's id) and the tags, if a document is an input of this type.
+pub(super) fn read_input(document: &Node, source_type: &str) -> Option<(String, BTreeMap<String, String>)> {
+    if document.get("source_type").and_then(Node::as_text) != Some(source_type) {
         return None;
     }
     let tags = match document.get("tags") {

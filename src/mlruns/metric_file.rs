@@ -55,7 +55,7 @@ pub(super) trait MetricSink {
 
 /// A per-point column made point by point, mostly of one value.
 #[derive(Default)]
-pub(super) struct ExtraColumn {
+pub(crate) struct ExtraColumn {
     dictionary: Vec<Vec<u8>>,
     lookup: HashMap<Vec<u8>, u32>,
     indices: Vec<u32>,
@@ -80,14 +80,14 @@ impl ExtraColumn {
     }
 
     /// Sets the value of point `index`; points before it that were not set have the default.
-    pub(super) fn set(&mut self, index: usize, value: Vec<u8>) {
+    pub(crate) fn set(&mut self, index: usize, value: Vec<u8>) {
         self.fill(index);
         let entry = self.entry(value);
         self.indices.push(entry);
     }
 
     /// The column of `points` points, and an empty one again; nothing if no point was set.
-    pub(super) fn take(&mut self, kind: u8, points: usize) -> Option<Extra> {
+    pub(crate) fn take(&mut self, kind: u8, points: usize) -> Option<Extra> {
         if self.dictionary.is_empty() {
             return None;
         }
@@ -114,6 +114,8 @@ pub(super) fn without_first(extra: &Extra, points: usize) -> Extra {
 
 /// Turns bytes into blocks.
 pub(super) struct MetricParser {
+    /// How many fields MLflow reads behind the step.
+    extra_fields: [usize; 2],
     parsed: Parsed,
     /// The beginning of a line whose end has not come yet.
     carry: Vec<u8>,
@@ -130,12 +132,23 @@ pub(super) struct MetricParser {
     scratch: Vec<u8>,
 }
 
+/// How many fields MLflow writes behind the step in a metric file of a run: none, or name and digest of a data set.
+const RUN_FIELDS: [usize; 2] = [0, 2];
+/// The same of a logged model: the run comes first.
+const MODEL_FIELDS: [usize; 2] = [1, 3];
+
 impl MetricParser {
+    /// The same for a file of a logged model.
+    pub(super) fn of_model(self) -> Self {
+        Self { extra_fields: MODEL_FIELDS, ..self }
+    }
+
     /// A parser that goes on after what `before` tells.
     pub(super) fn new(before: Parsed) -> Self {
         let irregular_bytes = before.irregular.iter().map(|line| line.bytes.len()).sum();
         Self {
             parsed: before,
+            extra_fields: RUN_FIELDS,
             carry: Vec::new(),
             overlong: false,
             is_open: false,
@@ -222,7 +235,7 @@ impl MetricParser {
         };
         let (is_point, is_regular) = match point {
             Ok(point) => {
-                if !point.accepted {
+                if !self.extra_fields.contains(&point.extra_fields) {
                     sink.problem(
                         number,
                         "an unusual number of fields: MLflow cannot read this line; its point was taken",

@@ -11,16 +11,23 @@
 
 mod artifact;
 mod content;
+pub(crate) mod derive;
 mod digest;
 mod export;
 mod export_experiment;
 mod export_files;
+mod export_model;
+mod export_registry;
 mod export_run;
+mod export_trace;
+mod files;
 mod import;
 mod import_anew;
 mod import_experiment;
+mod import_files;
 mod import_metric;
 mod import_run;
+mod logged_model;
 mod meta;
 mod metric_file;
 mod metric_line;
@@ -28,11 +35,13 @@ mod metric_record;
 mod number;
 mod path;
 mod plan;
+mod registry;
+mod registry_meta;
 mod report;
 mod resolver;
+mod run_models;
 mod shape;
-mod store_entities;
-mod store_port;
+mod trace;
 mod tree;
 mod wire;
 mod yaml_emit;
@@ -55,6 +64,9 @@ pub use report::{
     ArtifactMode, ExportOptions, ExportReport, ImportOptions, ImportReport, Problem, Progress, Unexportable,
 };
 pub use tree::check_tree;
+
+pub(crate) use derive::file_points;
+pub(crate) use metric_file::ExtraColumn;
 
 /// Kind of the per-point column that says how a value was spelled (see `metric_line`).
 pub const EXTRA_SPELLING: u8 = 1;

@@ -5,15 +5,17 @@
 //! where it only adds; anything else is reported and left, or taken with `replace`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use super::Registers;
 use super::content::Content;
+use super::derive::is_covered;
 use super::digest::{Short, short};
 use super::shape::{Layout, Shape};
 use crate::error::Result;
 use crate::format::event::{EntityKind, Field, Operation, Value};
 use crate::id::{Stamp, Uid};
-use crate::model::RunStatus;
+use crate::model::{LoggedModelStatus, RunStatus};
 
 /// Role of the register that holds the layout of an entity's directory.
 pub(super) const LAYOUT: &str = "";
@@ -47,7 +49,29 @@ const META_FIELDS: &[Field] = &[
     Field::SOURCE,
     Field::SCHEMA,
     Field::PROFILE,
+    Field::DESCRIPTION,
+    Field::VERSION,
+    Field::STAGE,
+    Field::RUN_ID,
+    Field::RUN_LINK,
+    Field::STATUS_MESSAGE,
+    Field::MODEL_ID,
+    Field::MODEL_TYPE,
 ];
+
+/// Registers that other files of an entity determine, one each.
+const VALUE_FIELDS: &[Field] = &[
+    Field::TAG,
+    Field::PARAM,
+    Field::FILE,
+    Field::INPUT,
+    Field::ALIAS,
+    Field::MODEL_INPUT,
+    Field::MODEL_OUTPUT,
+];
+
+/// Registers that only point to what an entity belongs to; the tree decides.
+const PLACE_FIELDS: &[Field] = &[Field::TREE, Field::EXPERIMENT, Field::MODEL];
 
 /// An entity as the tree has it.
 pub(super) struct EntityPlan {
@@ -55,6 +79,8 @@ pub(super) struct EntityPlan {
     pub(super) uid: Uid,
     pub(super) registers: BTreeMap<(Field, String), Value>,
     pub(super) layout: Layout,
+    /// Directories whose files are entities of their own; an older program kept them as files of this one.
+    pub(super) elsewhere: BTreeSet<PathBuf>,
 }
 
 /// A difference that was not (or only on request) taken over.
@@ -69,7 +95,7 @@ impl EntityPlan {
     /// An entity without anything yet.
     pub(super) fn new(kind: EntityKind, uid: Uid, directory: String) -> Self {
         let layout = Layout { directory, ..Layout::default() };
-        Self { kind, uid, registers: BTreeMap::new(), layout }
+        Self { kind, uid, registers: BTreeMap::new(), layout, elsewhere: BTreeSet::new() }
     }
 
     /// Sets a register; absent values of a new entity are not worth one.
@@ -83,15 +109,39 @@ impl EntityPlan {
     fn values(&self) -> Short {
         let mut hasher = blake3::Hasher::new();
         for ((field, key), value) in &self.registers {
-            if matches!(*field, Field::TAG | Field::PARAM | Field::FILE | Field::INPUT) {
+            if VALUE_FIELDS.contains(field) {
                 hasher.update(&field.0.to_le_bytes());
-                for bytes in [key.as_bytes(), value_bytes(value)] {
-                    hasher.update(&(bytes.len() as u64).to_le_bytes());
-                    hasher.update(bytes);
-                }
+                value.borrow().with_bytes(|value| {
+                    for bytes in [key.as_bytes(), value] {
+                        hasher.update(&(bytes.len() as u64).to_le_bytes());
+                        hasher.update(bytes);
+                    }
+                });
             }
         }
         short(hasher.finalize().as_bytes())
+    }
+
+    /// Takes away the files that are entities of their own now: for when these are in the store. Those of a run say
+    /// what is its own, and go on to do so.
+    pub(super) fn superseded(&self, current: &Registers) -> Vec<Operation> {
+        let files = current.iter().filter(|((field, key), (_, value))| {
+            self.kind != EntityKind::RUN
+                && *field == Field::FILE
+                && *value != Value::Absent
+                && is_covered(&self.elsewhere, key)
+                && !self.registers.contains_key(&(*field, key.clone()))
+        });
+        let (kind, uid) = (self.kind, self.uid);
+        files
+            .map(|((field, key), _)| Operation {
+                kind,
+                uid,
+                field: *field,
+                key: key.clone(),
+                value: Value::Absent,
+            })
+            .collect()
     }
 
     /// Params that the tree changed since it was imported.
@@ -136,7 +186,7 @@ impl EntityPlan {
             let take = match current.get(&(field, key.clone())) {
                 None => true,
                 Some((_, present)) if *present == value => false,
-                Some(_) if is_meta(field, &key) || matches!(field, Field::TREE | Field::EXPERIMENT) => true,
+                Some(_) if is_meta(field, &key) || PLACE_FIELDS.contains(&field) => true,
                 Some(_) if untouched => false,
                 Some((stamp, present)) => {
                     take_changed(field, &key, (*stamp, present), &value, imported_at, replace, differences)
@@ -175,10 +225,12 @@ impl EntityPlan {
         differences: &mut Vec<Difference>,
     ) {
         for ((field, key), (stamp, value)) in current {
-            // Files that are metrics without a point are not planned here.
-            let elsewhere = *field == Field::FILE && key.starts_with("metrics/");
-            if !matches!(*field, Field::TAG | Field::PARAM | Field::FILE | Field::INPUT)
+            // Files that are metrics without a point are not planned here, and artifacts stay where they are.
+            let is_artifact = self.kind == EntityKind::LOGGED_MODEL && key.starts_with("artifacts/");
+            let elsewhere = *field == Field::FILE && (key.starts_with("metrics/") || is_artifact);
+            if !VALUE_FIELDS.contains(field)
                 || elsewhere
+                || (*field == Field::FILE && is_covered(&self.elsewhere, key))
                 || *value == Value::Absent
                 || self.registers.contains_key(&(*field, key.clone()))
             {
@@ -215,7 +267,7 @@ impl EntityPlan {
         // A tag can be a run's name: then the name changes with the tag, not with the file.
         let taken = if same_file && same_place {
             false
-        } else if same_place && self.run_has_gone_on(current) {
+        } else if same_place && self.has_gone_on(current) {
             true
         } else {
             let what = if same_place { "changed" } else { "moved" };
@@ -248,35 +300,44 @@ impl EntityPlan {
         Ok(taken)
     }
 
-    /// Whether all that changed in a run's file is that the run went on: another status, an end.
-    fn run_has_gone_on(&self, current: &Registers) -> bool {
-        let was_open = matches!(
-            current.get(&(Field::STATUS, String::new())),
-            Some((_, Value::Integer(status))) if RunStatus::from_number(*status).is_some_and(|s| !s.is_terminated())
-        );
-        let free = [Field::STATUS, Field::END_MS, Field::SHAPE, Field::VERBATIM];
-        let fields: BTreeSet<&(Field, String)> = current.keys().chain(self.registers.keys()).collect();
-        self.kind == EntityKind::RUN
-            && was_open
-            && fields.into_iter().filter(|(field, key)| is_meta(*field, key) && !free.contains(field)).all(
-                |key| {
-                    let present = current.get(key).map_or(&Value::Absent, |(_, value)| value);
-                    *present == *self.registers.get(key).unwrap_or(&Value::Absent)
-                },
-            )
+    /// Whether all that changed in an entity's file is that it went on: a run got another status or an end, a
+    /// registered model another version.
+    fn has_gone_on(&self, current: &Registers) -> bool {
+        let integer = |field: Field| match current.get(&(field, String::new())) {
+            Some((_, Value::Integer(number))) => Some(*number),
+            _ => None,
+        };
+        let is_later = |field: Field| match self.registers.get(&(field, String::new())) {
+            Some(Value::Integer(number)) => Some(*number) > integer(field),
+            _ => false,
+        };
+        let (goes_on, fields): (bool, &[Field]) = match self.kind {
+            EntityKind::RUN => {
+                let status = integer(Field::STATUS).and_then(RunStatus::from_number);
+                (status.is_some_and(|status| !status.is_terminated()), &[Field::STATUS, Field::END_MS])
+            }
+            EntityKind::REGISTERED_MODEL => (is_later(Field::UPDATED_MS), &[Field::UPDATED_MS]),
+            EntityKind::LOGGED_MODEL => {
+                let pending = integer(Field::STATUS) == Some(LoggedModelStatus::Pending as i64);
+                (
+                    pending && is_later(Field::UPDATED_MS),
+                    &[Field::UPDATED_MS, Field::STATUS, Field::STATUS_MESSAGE],
+                )
+            }
+            _ => (false, &[]),
+        };
+        let free = |field: &Field| fields.contains(field) || [Field::SHAPE, Field::VERBATIM].contains(field);
+        let keys: BTreeSet<&(Field, String)> = current.keys().chain(self.registers.keys()).collect();
+        goes_on
+            && keys.into_iter().filter(|(field, key)| is_meta(*field, key) && !free(field)).all(|key| {
+                let present = current.get(key).map_or(&Value::Absent, |(_, value)| value);
+                *present == *self.registers.get(key).unwrap_or(&Value::Absent)
+            })
     }
 }
 
 pub(super) fn is_meta(field: Field, key: &str) -> bool {
     META_FIELDS.contains(&field) || (matches!(field, Field::SHAPE | Field::VERBATIM) && key == META)
-}
-
-fn value_bytes(value: &Value) -> &[u8] {
-    match value {
-        Value::Text(text) => text.as_bytes(),
-        Value::Bytes(bytes) => bytes,
-        _ => &[],
-    }
 }
 
 /// Whether a param, tag or file of the tree replaces what the store has.
@@ -315,6 +376,9 @@ fn file_of(field: Field, key: &str) -> String {
         Field::TAG => format!("tags/{key}"),
         Field::PARAM => format!("params/{key}"),
         Field::INPUT => format!("inputs of data set {key}"),
+        Field::ALIAS => format!("aliases/{key}"),
+        Field::MODEL_INPUT => format!("inputs of logged model {key}"),
+        Field::MODEL_OUTPUT => format!("outputs/{key}"),
         _ => key.to_owned(),
     }
 }

@@ -2,25 +2,34 @@
 //!
 //! Contract: answers come from the log alone; nothing here writes or waits for a lock. Searches are pure: what to
 //! search is handed in. Filters are [`grammar`], orders are [`order`], pages are
-//! [`page`]; [`search_runs`] and [`search_experiments`] put the three together.
+//! [`page`]; [`search_runs`] and its like put the three together.
 
 pub mod follow;
 pub mod grammar;
 pub mod history;
 pub mod order;
+pub mod order_models;
+pub mod order_traces;
 pub mod page;
 pub mod sample;
 pub(crate) mod snapshot;
+pub(crate) mod thinning;
 pub(crate) mod walk;
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
-use crate::model::Lifecycle;
+use crate::model::{Lifecycle, LoggedModel, TraceInfo};
 
-use grammar::{ExperimentFields, ExperimentFilter, RunFields, RunFilter};
-use order::{ExperimentOrder, RunOrder};
+use grammar::{
+    ExperimentFields, ExperimentFilter, LoggedModelFilter, RegistryFields, RegistryFilter, RunFields,
+    RunFilter, TraceFilter,
+};
+use order::{ExperimentOrder, RegistryOrder, RunOrder};
+use order_models::LoggedModelOrder;
+use order_traces::TraceOrder;
 use page::Page;
 
 /// Which entities a search looks at.
@@ -106,4 +115,37 @@ pub fn search_experiments<T: ExperimentFields>(
     offset: usize,
 ) -> Page<T> {
     page::select(experiments, |experiment| filter.matches(experiment), order, max_results, offset)
+}
+
+/// The registered models or versions that pass a filter; as [`search_runs`].
+pub fn search_registry<T: RegistryFields>(
+    entities: impl IntoIterator<Item = T>,
+    filter: &RegistryFilter,
+    order: &RegistryOrder,
+    max_results: usize,
+    offset: usize,
+) -> Page<T> {
+    page::select(entities, |entity| filter.matches(entity), order, max_results, offset)
+}
+
+/// The traces that pass a filter; as [`search_runs`].
+pub fn search_traces<T: Borrow<TraceInfo>>(
+    traces: impl IntoIterator<Item = T>,
+    filter: &TraceFilter,
+    order: &TraceOrder,
+    max_results: usize,
+    offset: usize,
+) -> Page<T> {
+    page::select(traces, |trace| filter.matches(trace.borrow()), order, max_results, offset)
+}
+
+/// The logged models that pass a filter; as [`search_runs`].
+pub fn search_logged_models<T: Borrow<LoggedModel>>(
+    models: impl IntoIterator<Item = T>,
+    filter: &LoggedModelFilter,
+    order: &LoggedModelOrder,
+    max_results: usize,
+    offset: usize,
+) -> Page<T> {
+    page::select(models, |model| filter.matches(model.borrow()), order, max_results, offset)
 }

@@ -1,9 +1,11 @@
 //! `order_by` of searches: keys, ties, and where missing values go.
 //!
 //! Contract: every order is total over entities with distinct ids, and it is MLflow's. Runs: the given keys, then
-//! `start_time DESC`, then `run_id ASC`. Experiments: `creation_time DESC, experiment_id ASC` if nothing is given,
-//! else the given keys, then `experiment_id DESC`. In both directions values come first, then NaN, then what is
-//! missing. Infinities are values, -0.0 equals 0.0, texts compare by code point, experiment ids as numbers.
+//! `start_time DESC`, then `run_id ASC`. Experiments: `creation_time DESC, experiment_id ASC` if nothing is given, else
+//! the given keys, then `experiment_id DESC`. Registered models: the given keys, then `name ASC`. Versions:
+//! `last_updated_timestamp DESC` or the given keys, then `name ASC, version_number DESC`. In both directions values
+//! come first, then NaN, then what is missing. Infinities are values, -0.0 equals 0.0, texts compare by code point,
+//! experiment ids as numbers.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -13,8 +15,9 @@ use crate::limits::{FILTER_BYTES_MAX, ORDER_BY_KEYS_MAX};
 
 use super::grammar::{
     Dialect, ExperimentAttribute, ExperimentFields, ExperimentText, ExperimentTime, Identifier, Kind,
-    RunAttribute, RunEntity, RunFields, RunText, RunTime, clip, compare_experiment_ids,
-    experiment_attribute_named, run_attribute_named, run_entity_named, tokens,
+    RegistryAttribute, RegistryEntity, RegistryFields, RegistryNumber, RegistryText, RunAttribute, RunEntity,
+    RunFields, RunText, RunTime, clip, compare_experiment_ids, experiment_attribute_named,
+    registry_order_attribute, run_attribute_named, run_entity_named, tokens,
 };
 
 /// What one key of an order sees of an entity.
@@ -69,7 +72,7 @@ pub(crate) trait Order<T> {
 }
 
 /// One `key [ASC|DESC]`: the identifier and whether it sorts downwards.
-fn parse_key(text: &str, dialect: Dialect) -> Result<(Identifier<'_>, bool)> {
+pub(super) fn parse_key(text: &str, dialect: Dialect) -> Result<(Identifier<'_>, bool)> {
     let unparsable =
         || Error::invalid(format!("Invalid order_by clause '{}'. Could not be parsed.", clip(text)));
     if text.len() > FILTER_BYTES_MAX {
@@ -97,7 +100,7 @@ fn parse_key(text: &str, dialect: Dialect) -> Result<(Identifier<'_>, bool)> {
     }
 }
 
-fn check_count(keys: usize) -> Result<()> {
+pub(super) fn check_count(keys: usize) -> Result<()> {
     if keys > ORDER_BY_KEYS_MAX {
         return Err(Error::invalid(format!(
             "Invalid order_by: it has {keys} keys, at most {ORDER_BY_KEYS_MAX} are allowed"
@@ -242,6 +245,49 @@ impl<T: ExperimentFields> Order<T> for ExperimentOrder {
             }
             ExperimentAttribute::Text(attribute) => experiment.text(*attribute).map(SortKey::Text),
             ExperimentAttribute::Time(attribute) => experiment.time(*attribute).map(SortKey::Integer),
+        });
+        value.unwrap_or(SortKey::Missing)
+    }
+}
+
+/// The order of registered models or of versions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RegistryOrder(Vec<(RegistryAttribute, bool)>);
+
+impl RegistryOrder {
+    /// Parses a list of `key [ASC|DESC]`; an empty list is the default order. A key that comes again changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] with MLflow's words.
+    pub fn parse(keys: &[impl AsRef<str>], of: RegistryEntity, dialect: Dialect) -> Result<Self> {
+        check_count(keys.len())?;
+        let mut parsed = Vec::with_capacity(keys.len() + 3);
+        for text in keys {
+            let (identifier, descending) = parse_key(text.as_ref(), dialect)?;
+            parsed.push((registry_order_attribute(identifier, of)?, descending));
+        }
+        if keys.is_empty() && of == RegistryEntity::Version {
+            parsed.push((RegistryAttribute::Number(RegistryNumber::Updated), true));
+        }
+        parsed.push((RegistryAttribute::Text(RegistryText::Name), false));
+        parsed.push((RegistryAttribute::Number(RegistryNumber::Version), true));
+        Ok(Self(parsed))
+    }
+}
+
+impl<T: RegistryFields> Order<T> for RegistryOrder {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn descending(&self, index: usize) -> bool {
+        self.0.get(index).is_some_and(|(_, descending)| *descending)
+    }
+
+    fn key<'a>(&self, index: usize, entity: &'a T) -> SortKey<'a> {
+        let value = self.0.get(index).and_then(|(key, _)| match key {
+            RegistryAttribute::Text(attribute) => entity.text(*attribute).map(SortKey::Text),
+            RegistryAttribute::Number(attribute) => entity.number(*attribute).map(SortKey::Integer),
         });
         value.unwrap_or(SortKey::Missing)
     }

@@ -31,11 +31,16 @@ impl<T> Page<T> {
 /// # Errors
 /// [`Error::InvalidArgument`] unless it is in 1..=[`SEARCH_RESULTS_MAX`].
 pub fn check_max_results(max_results: i64) -> Result<usize> {
+    check_results(max_results, SEARCH_RESULTS_MAX)
+}
+
+/// The same, with a limit of the caller's.
+pub(crate) fn check_results(max_results: i64, most: usize) -> Result<usize> {
     let what = format!("Invalid value {max_results} for parameter 'max_results' supplied. It must be");
     match usize::try_from(max_results) {
-        Ok(1..=SEARCH_RESULTS_MAX) => Ok(max_results.unsigned_abs() as usize),
         Ok(0) | Err(_) => Err(Error::invalid(format!("{what} a positive integer"))),
-        Ok(_) => Err(Error::invalid(format!("{what} at most {SEARCH_RESULTS_MAX}"))),
+        Ok(count) if count > most => Err(Error::invalid(format!("{what} at most {most}"))),
+        Ok(count) => Ok(count),
     }
 }
 
@@ -103,7 +108,7 @@ pub fn decode_token(token: &str) -> Result<usize> {
     let offset = std::str::from_utf8(&bytes).ok().and_then(offset_of_json);
     offset.ok_or_else(|| {
         let text = String::from_utf8_lossy(&bytes);
-        Error::invalid(format!("Invalid page token, decoded value={}", clip(&text)))
+        Error::invalid(format!("Invalid page token, decoded value=b'{}'", clip(&text)))
     })
 }
 
@@ -119,7 +124,8 @@ fn offset_of_json(json: &str) -> Option<usize> {
 
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-fn encode_base64(bytes: &[u8]) -> String {
+/// Standard base64 with padding.
+pub(crate) fn encode_base64(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
         let group =
@@ -133,7 +139,7 @@ fn encode_base64(bytes: &[u8]) -> String {
 }
 
 /// Standard base64 with padding; none for anything else, so that no two tokens mean the same bytes.
-fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
     let padding = text.iter().rev().take_while(|&&digit| digit == b'=').count();
     if !text.len().is_multiple_of(4) || padding > 2 {
         return None;

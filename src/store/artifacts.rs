@@ -1,9 +1,10 @@
-//! Artifacts: files of a run.
+//! Artifacts: files of a run, a logged model or a trace.
 //!
-//! Contract: without a given location they are inside the store, under `artifacts/<experiment>/<run>/artifacts`, and
-//! the location is rendered for whoever asks, so a store can be moved. A path that leaves the run's folder is refused.
-//! An artifact is written aside, synced and renamed, so it is there whole or not at all; what a killed process left
-//! aside is nobody's artifact, and `gc` removes it.
+//! Contract: without a given location they are inside the store, under `artifacts/<experiment>/<run>/artifacts`,
+//! `artifacts/<experiment>/models/<model id>/artifacts` and `artifacts/<experiment>/traces/<trace>/artifacts`, and the
+//! location is rendered for whoever asks, so a store can be moved. A path that leaves the folder is refused. An artifact
+//! is written aside, synced and renamed, so it is there whole or not at all; what a killed process left aside is nobody's
+//! artifact, and `gc` removes it.
 
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::format::event::Field;
 use crate::id::Uid;
-use crate::model::{Experiment, RunData};
+use crate::model::{Experiment, LoggedModel, RunData};
 use crate::store::state::Want;
 use crate::store::{Inner, Store};
 use crate::vfs::{OpenMode, Vfs, VfsFile};
@@ -107,6 +108,20 @@ pub(crate) fn path_of_uri(uri: &str) -> Option<PathBuf> {
     Some(PathBuf::from(String::from_utf8(bytes).ok()?))
 }
 
+/// A URI with a path appended to its own, before a query if it has one.
+pub(crate) fn append_to_uri(uri: &str, path: &str) -> String {
+    let (uri, query) = match uri.split_once('?') {
+        // A `?` in a plain path is part of it.
+        Some((before, query)) if before.contains(':') => (before, Some(query)),
+        _ => (uri, None),
+    };
+    let appended = format!("{}/{path}", uri.trim_end_matches('/'));
+    match query {
+        Some(query) => format!("{appended}?{query}"),
+        None => appended,
+    }
+}
+
 /// Makes a folder and those above it; the names of new ones are durable when this returns.
 pub(crate) fn create_dirs_durably(vfs: &dyn Vfs, folder: &Path) -> Result<()> {
     let missing = folder.ancestors().take_while(|p| !p.as_os_str().is_empty() && vfs.metadata(p).is_err());
@@ -153,32 +168,93 @@ impl Inner {
         self.experiment_artifact_dir(experiment).join(run.to_string()).join("artifacts")
     }
 
+    /// The folder of a logged model's artifacts inside the store.
+    pub(crate) fn model_artifact_dir(&self, experiment: Uid, model: Uid) -> PathBuf {
+        self.experiment_artifact_dir(experiment).join("models").join(format!("m-{model}")).join("artifacts")
+    }
+
+    /// The folder of a trace's files inside the store.
+    pub(crate) fn trace_artifact_dir(&self, experiment: Uid, trace: Uid) -> PathBuf {
+        self.experiment_artifact_dir(experiment).join("traces").join(format!("tr-{trace}")).join("artifacts")
+    }
+
     /// The folder of an experiment's artifacts inside the store.
     fn experiment_artifact_dir(&self, experiment: Uid) -> PathBuf {
         self.root.join("artifacts").join(experiment.to_string())
     }
 }
 
-/// Where a run's artifacts are.
+/// Whose artifacts, where they are if somebody said so, and what the last part of their location is if not.
+pub(crate) struct ArtifactOwner {
+    experiment: Uid,
+    given: Option<String>,
+    /// Below the experiment's: `<run>/artifacts`, `models/<id>/artifacts`, ...
+    inside: String,
+    /// For people: "run 7", "logged model m-7".
+    what: String,
+}
+
+impl ArtifactOwner {
+    pub(crate) fn run(run: &RunData) -> Self {
+        let (experiment, given) = (run.experiment_uid, run.artifact_uri.clone());
+        Self { experiment, given, inside: format!("{}/artifacts", run.uid), what: format!("run {}", run.id) }
+    }
+
+    pub(crate) fn logged_model(model: &LoggedModel) -> Self {
+        let (experiment, given) = (model.experiment_uid, model.artifact_location.clone());
+        let inside = format!("models/m-{}/artifacts", model.uid);
+        Self { experiment, given, inside, what: format!("logged model {}", model.id) }
+    }
+}
+
+/// Where somebody's artifacts are.
 enum ArtifactRoot {
     Given(String),
     Inside(PathBuf),
 }
 
 impl Store {
-    /// Where a run's artifacts are; `given` is what was given or imported for the run itself.
-    fn artifact_root(&self, run: Uid, experiment: Uid, given: Option<&str>) -> Result<ArtifactRoot> {
-        if let Some(uri) = given {
-            return Ok(ArtifactRoot::Given(uri.to_owned()));
+    fn artifact_root(&self, owner: &ArtifactOwner) -> Result<ArtifactRoot> {
+        if let Some(uri) = &owner.given {
+            return Ok(ArtifactRoot::Given(uri.clone()));
         }
         let state = self.inner().held(Want::Experiments)?;
-        let location = state.catalog.experiment(experiment).and_then(|e| e.text(Field::ARTIFACT_LOCATION));
-        Ok(match location {
-            Some(location) => {
-                ArtifactRoot::Given(format!("{}/{run}/artifacts", location.trim_end_matches('/')))
-            }
-            None => ArtifactRoot::Inside(self.inner().artifact_dir(experiment, run)),
+        let experiment = state.catalog.experiment(owner.experiment);
+        Ok(match experiment.and_then(|e| e.text(Field::ARTIFACT_LOCATION)) {
+            Some(location) => ArtifactRoot::Given(append_to_uri(location, &owner.inside)),
+            None => ArtifactRoot::Inside(
+                self.inner().experiment_artifact_dir(owner.experiment).join(&owner.inside),
+            ),
         })
+    }
+
+    fn artifact_location_of(&self, owner: &ArtifactOwner) -> Result<String> {
+        Ok(match self.artifact_root(owner)? {
+            ArtifactRoot::Given(uri) => uri,
+            ArtifactRoot::Inside(path) => file_uri(&path),
+        })
+    }
+
+    /// The `file:` URI of the folder of the artifacts that are inside the store: those of a run are in
+    /// `<experiment uid>/<run uid>/artifacts` below it.
+    pub fn artifacts_uri(&self) -> String {
+        file_uri(&self.inner().root.join("artifacts"))
+    }
+
+    /// The path of something below the folder that [`Store::artifacts_uri`] names, whether it is there or not.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a path that leaves that folder.
+    pub fn artifacts_path(&self, path: &str) -> Result<PathBuf> {
+        Ok(self.inner().root.join("artifacts").join(relative(path)?))
+    }
+
+    /// What is directly below such a path, by path; nothing if there is no such folder.
+    ///
+    /// # Errors
+    /// As [`Store::artifacts_path`].
+    pub fn list_artifacts_below(&self, path: &str) -> Result<Vec<ArtifactInfo>> {
+        self.list_folder(&self.artifacts_path("")?, &relative(path)?)
     }
 
     /// Where an experiment's artifacts are: the location that was given or imported, else a `file:` URI inside the
@@ -196,35 +272,52 @@ impl Store {
     /// # Errors
     /// Whatever reading the log says; with what a search returned there is nothing left to read.
     pub fn run_artifact_location(&self, run: &RunData) -> Result<String> {
-        let root = self.artifact_root(run.uid, run.experiment_uid, run.artifact_uri.as_deref())?;
-        Ok(match root {
-            ArtifactRoot::Given(uri) => uri,
-            ArtifactRoot::Inside(path) => file_uri(&path),
-        })
+        self.artifact_location_of(&ArtifactOwner::run(run))
     }
 
-    /// The folder of a run's artifacts. Artifacts that were imported are inside the store although their URI is that of
-    /// the tree they came from, so the folder inside the store comes first if it is there.
-    fn artifact_folder(&self, run_id: &str) -> Result<PathBuf> {
-        let uid = self.inner().run_uid(run_id)?;
-        let (experiment, given) = {
-            let state = self.inner().held(Want::Entity(uid))?;
-            let run = state.catalog.run(uid).ok_or_else(|| Error::not_found("run", run_id))?;
-            let given = run.text(Field::ARTIFACT_URI).map(str::to_owned);
-            (run.reference(Field::EXPERIMENT).unwrap_or_default(), given)
-        };
-        let inside = self.inner().artifact_dir(experiment, uid);
+    /// Where a logged model's files are, as [`Store::run_artifact_location`].
+    ///
+    /// # Errors
+    /// Whatever reading the log says.
+    pub fn logged_model_artifact_location(&self, model: &LoggedModel) -> Result<String> {
+        self.artifact_location_of(&ArtifactOwner::logged_model(model))
+    }
+
+    /// The folder of somebody's artifacts. What was imported is inside the store although its URI is that of the tree
+    /// it came from, so the folder inside the store comes first if it is there.
+    fn artifact_folder(&self, owner: &ArtifactOwner) -> Result<PathBuf> {
+        let inside = self.inner().experiment_artifact_dir(owner.experiment).join(&owner.inside);
         if self.inner().vfs.metadata(&inside).is_ok() {
             return Ok(inside);
         }
-        match self.artifact_root(uid, experiment, given.as_deref())? {
+        match self.artifact_root(owner)? {
             ArtifactRoot::Inside(path) => Ok(path),
             ArtifactRoot::Given(uri) => path_of_uri(&uri).ok_or_else(|| {
                 Error::InvalidState(format!(
-                    "artifacts of run {run_id} are at {uri}: use that service's own tools"
+                    "artifacts of {} are at {uri}: use that service's own tools",
+                    owner.what
                 ))
             }),
         }
+    }
+
+    fn run_artifacts(&self, run_id: &str) -> Result<ArtifactOwner> {
+        let uid = self.inner().run_uid(run_id)?;
+        let state = self.inner().held(Want::Entity(uid))?;
+        let run = state.catalog.run(uid).ok_or_else(|| Error::not_found("run", run_id))?;
+        Ok(ArtifactOwner {
+            experiment: run.reference(Field::EXPERIMENT).unwrap_or_default(),
+            given: run.text(Field::ARTIFACT_URI).map(str::to_owned),
+            inside: format!("{uid}/artifacts"),
+            what: format!("run {run_id}"),
+        })
+    }
+
+    fn model_artifacts(&self, id: &str) -> Result<ArtifactOwner> {
+        let uid = self.inner().logged_model_uid(id)?;
+        let state = self.inner().held(Want::Entity(uid))?;
+        let model = state.catalog.logged_model(uid).ok_or_else(|| Error::not_found("logged model", id))?;
+        Ok(ArtifactOwner::logged_model(&state.catalog.render_logged_model(model)))
     }
 
     /// Copies a file into a run's artifacts, under a relative path; an existing one is replaced.
@@ -232,7 +325,19 @@ impl Store {
     /// # Errors
     /// [`Error::InvalidArgument`] for a path that leaves the run's folder, [`Error::Io`] if the source cannot be read.
     pub fn put_artifact(&self, run_id: &str, source: &Path, path: &str) -> Result<()> {
-        let target = self.artifact_target(run_id, path)?;
+        self.copy_artifact(&self.run_artifacts(run_id)?, source, path)
+    }
+
+    /// The same for a logged model.
+    ///
+    /// # Errors
+    /// As [`Store::put_artifact`].
+    pub fn put_logged_model_artifact(&self, id: &str, source: &Path, path: &str) -> Result<()> {
+        self.copy_artifact(&self.model_artifacts(id)?, source, path)
+    }
+
+    fn copy_artifact(&self, owner: &ArtifactOwner, source: &Path, path: &str) -> Result<()> {
+        let target = self.artifact_target(owner, path)?;
         let vfs = &self.inner().vfs;
         place(vfs.as_ref(), &target, |aside| {
             vfs.copy_file(source, aside).map_err(|e| Error::io("copy", source, e))?;
@@ -246,7 +351,19 @@ impl Store {
     /// # Errors
     /// As [`Store::put_artifact`].
     pub fn put_artifact_bytes(&self, run_id: &str, bytes: &[u8], path: &str) -> Result<()> {
-        let target = self.artifact_target(run_id, path)?;
+        self.write_artifact(&self.run_artifacts(run_id)?, bytes, path)
+    }
+
+    /// The same for a logged model.
+    ///
+    /// # Errors
+    /// As [`Store::put_artifact`].
+    pub fn put_logged_model_artifact_bytes(&self, id: &str, bytes: &[u8], path: &str) -> Result<()> {
+        self.write_artifact(&self.model_artifacts(id)?, bytes, path)
+    }
+
+    pub(super) fn write_artifact(&self, owner: &ArtifactOwner, bytes: &[u8], path: &str) -> Result<()> {
+        let target = self.artifact_target(owner, path)?;
         let vfs = &self.inner().vfs;
         place(vfs.as_ref(), &target, |aside| {
             let file = vfs.open(aside, OpenMode::CreateNew).map_err(|e| Error::io("create", aside, e))?;
@@ -256,13 +373,13 @@ impl Store {
         sync_folder_of(vfs.as_ref(), &target)
     }
 
-    fn artifact_target(&self, run_id: &str, path: &str) -> Result<PathBuf> {
+    fn artifact_target(&self, owner: &ArtifactOwner, path: &str) -> Result<PathBuf> {
         self.inner().writer()?;
         let relative = relative(path)?;
         if relative.as_os_str().is_empty() {
             return Err(Error::invalid("an artifact needs a name"));
         }
-        let target = self.artifact_folder(run_id)?.join(relative);
+        let target = self.artifact_folder(owner)?.join(relative);
         let (vfs, root) = (self.inner().vfs.as_ref(), &self.inner().root);
         if let Some(parent) = target.parent() {
             create_dirs_durably(vfs, parent)?;
@@ -280,7 +397,19 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`] if there is none, [`Error::InvalidArgument`] for a path that leaves the run's folder.
     pub fn artifact_path(&self, run_id: &str, path: &str) -> Result<PathBuf> {
-        let found = self.artifact_folder(run_id)?.join(relative(path)?);
+        self.find_artifact(&self.run_artifacts(run_id)?, path)
+    }
+
+    /// The same of a logged model.
+    ///
+    /// # Errors
+    /// As [`Store::artifact_path`].
+    pub fn logged_model_artifact_path(&self, id: &str, path: &str) -> Result<PathBuf> {
+        self.find_artifact(&self.model_artifacts(id)?, path)
+    }
+
+    pub(super) fn find_artifact(&self, owner: &ArtifactOwner, path: &str) -> Result<PathBuf> {
+        let found = self.artifact_folder(owner)?.join(relative(path)?);
         match self.inner().vfs.metadata(&found) {
             Ok(_) => Ok(found),
             Err(_) => Err(Error::not_found("artifact", path)),
@@ -292,8 +421,23 @@ impl Store {
     /// # Errors
     /// [`Error::InvalidArgument`] for a path that leaves the run's folder.
     pub fn list_artifacts(&self, run_id: &str, path: &str) -> Result<Vec<ArtifactInfo>> {
-        let relative = relative(path)?;
-        let folder = self.artifact_folder(run_id)?.join(&relative);
+        self.artifacts_below(&self.run_artifacts(run_id)?, path)
+    }
+
+    /// The same of a logged model.
+    ///
+    /// # Errors
+    /// As [`Store::list_artifacts`].
+    pub fn list_logged_model_artifacts(&self, id: &str, path: &str) -> Result<Vec<ArtifactInfo>> {
+        self.artifacts_below(&self.model_artifacts(id)?, path)
+    }
+
+    fn artifacts_below(&self, owner: &ArtifactOwner, path: &str) -> Result<Vec<ArtifactInfo>> {
+        self.list_folder(&self.artifact_folder(owner)?, &relative(path)?)
+    }
+
+    fn list_folder(&self, folder: &Path, relative: &Path) -> Result<Vec<ArtifactInfo>> {
+        let folder = folder.join(relative);
         let Ok(entries) = self.inner().vfs.list(&folder) else { return Ok(Vec::new()) };
         let mut infos = Vec::with_capacity(entries.len());
         for entry in entries.into_iter().filter(|entry| !is_aside(Path::new(&entry.name))) {
@@ -327,6 +471,13 @@ mod tests {
         for name in ["model.part-0001", "model.bin", "part-", "a.part-", "x.part-zz"] {
             assert!(!is_aside(Path::new(name)), "{name}");
         }
+    }
+
+    #[test]
+    fn a_path_is_appended_before_the_query() {
+        assert_eq!(append_to_uri("s3://bucket/x/", "r/artifacts"), "s3://bucket/x/r/artifacts");
+        assert_eq!(append_to_uri("s3://bucket/x?a=b", "r"), "s3://bucket/x/r?a=b");
+        assert_eq!(append_to_uri("/plain?/x", "r"), "/plain?/x/r");
     }
 
     #[test]

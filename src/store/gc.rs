@@ -4,10 +4,10 @@
 //! purged run does not come back with an old copy of the log; its points go with the next compaction. The tombstones
 //! are durable before the first file is removed. Symbolic links are removed, never followed.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
-use crate::catalog::{Catalog, Entity, changes, run_id};
+use crate::catalog::{Catalog, Entity, changes, logged_model_id, logged_model_uid, run_id};
 use crate::error::{Error, Result};
 use crate::format::event::{EntityKind, Field};
 use crate::id::Uid;
@@ -29,7 +29,8 @@ const ARTIFACT_GRACE_MS: u64 = 24 * 3600 * 1000;
 /// What [`Store::gc`] removes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GcOptions {
-    /// Runs and experiments that were deleted longer ago than this, in milliseconds, are purged. 0: all deleted ones.
+    /// Runs, logged models and experiments that were deleted longer ago than this, in milliseconds, are purged. 0: all
+    /// deleted ones.
     pub older_than_ms: u64,
     /// Only say what would be removed.
     pub dry_run: bool,
@@ -42,11 +43,17 @@ impl Default for GcOptions {
     }
 }
 
+/// The kinds that have artifacts.
+const WITH_FILES: [EntityKind; 3] = [EntityKind::RUN, EntityKind::LOGGED_MODEL, EntityKind::TRACE];
+
 /// What is to be purged: uid and id of each.
 #[derive(Default)]
 struct Doomed {
     experiments: Vec<(Uid, String)>,
     runs: Vec<(Uid, String)>,
+    models: Vec<(Uid, String)>,
+    /// What experiments take along.
+    others: Vec<(EntityKind, Uid)>,
 }
 
 /// When an entity was deleted: as its tree or the API says, else when the register was set.
@@ -68,19 +75,42 @@ impl Doomed {
         for run in catalog.of_kind(EntityKind::RUN).filter(|run| is_due(run, Field::DELETED_MS)).take(max) {
             doomed.runs.push((run.uid(), run_id(run)));
         }
+        let due_models =
+            catalog.of_kind(EntityKind::LOGGED_MODEL).filter(|model| is_due(model, Field::UPDATED_MS));
+        for model in due_models.take(max - doomed.runs.len().min(max)) {
+            doomed.models.push((model.uid(), logged_model_id(model)));
+        }
         let gone: HashSet<Uid> = doomed.runs.iter().map(|(uid, _)| *uid).collect();
         for experiment in catalog.experiments().filter(|e| is_due(e, Field::UPDATED_MS)) {
             // A run that came later, from a store in which the experiment was in use, keeps it.
             let is_empty = catalog.runs_of(experiment.uid()).all(|run| gone.contains(&run.uid()));
-            if is_empty && doomed.runs.len() + doomed.experiments.len() < max {
+            if is_empty && doomed.len() < max {
                 doomed.experiments.push((experiment.uid(), catalog.experiment_id(experiment.uid())));
+                doomed.others.extend(catalog.others_of(experiment.uid()).map(|one| (one.kind(), one.uid())));
             }
         }
         doomed
     }
 
-    fn is_empty(&self) -> bool {
-        self.experiments.is_empty() && self.runs.is_empty()
+    fn len(&self) -> usize {
+        self.experiments.len() + self.runs.len() + self.models.len() + self.others.len()
+    }
+
+    /// All of it, each once.
+    fn entities(&self) -> BTreeSet<(EntityKind, Uid)> {
+        let of =
+            |kind, list: &[(Uid, String)]| -> Vec<_> { list.iter().map(|(uid, _)| (kind, *uid)).collect() };
+        let mut all: BTreeSet<_> = self.others.iter().copied().collect();
+        all.extend(of(EntityKind::RUN, &self.runs));
+        all.extend(of(EntityKind::LOGGED_MODEL, &self.models));
+        all.extend(of(EntityKind::EXPERIMENT, &self.experiments));
+        all
+    }
+
+    fn report(self, report: &mut GcReport) {
+        report.runs.extend(self.runs.into_iter().map(|(_, id)| id));
+        report.logged_models.extend(self.models.into_iter().map(|(_, id)| id));
+        report.experiments.extend(self.experiments.into_iter().map(|(_, id)| id));
     }
 }
 
@@ -99,9 +129,8 @@ impl Store {
         let _lock = if options.dry_run {
             let state = inner.current(Want::All)?;
             let doomed = Doomed::find(&state.catalog, limit_ms, usize::MAX);
-            purged.extend(doomed.runs.iter().map(|(uid, _)| *uid));
-            report.runs.extend(doomed.runs.into_iter().map(|(_, id)| id));
-            report.experiments.extend(doomed.experiments.into_iter().map(|(_, id)| id));
+            purged.extend(doomed.entities().into_iter().map(|(_, uid)| uid));
+            doomed.report(&mut report);
             None
         } else {
             let writer = inner.writer()?;
@@ -111,7 +140,7 @@ impl Store {
             lock
         };
         let state = inner.current(Want::All)?;
-        let tombstones = state.catalog.entries().filter(|e| e.kind() == EntityKind::RUN && e.is_purged());
+        let tombstones = state.catalog.entries().filter(|e| WITH_FILES.contains(&e.kind()) && e.is_purged());
         // Also those that another store purged: their artifacts may have come back with a copy.
         purged.extend(tombstones.map(|e| e.uid()));
         drop(state);
@@ -140,17 +169,14 @@ impl Inner {
         // Names become free, so this is a claim.
         self.change(&[Want::All], true, |catalog| {
             doomed = Doomed::find(catalog, limit_ms, PURGE_MAX);
-            let runs = doomed.runs.iter().map(|(uid, _)| (EntityKind::RUN, *uid));
-            let experiments = doomed.experiments.iter().map(|(uid, _)| (EntityKind::EXPERIMENT, *uid));
-            Ok(runs.chain(experiments).flat_map(|(kind, uid)| changes::purge(kind, uid)).collect())
+            Ok(doomed.entities().into_iter().flat_map(|(kind, uid)| changes::purge(kind, uid)).collect())
         })?;
-        let any = !doomed.is_empty();
-        report.runs.extend(doomed.runs.into_iter().map(|(_, id)| id));
-        report.experiments.extend(doomed.experiments.into_iter().map(|(_, id)| id));
+        let any = doomed.len() > 0;
+        doomed.report(report);
         Ok(any)
     }
 
-    /// Removes `artifacts/<experiment>/<run>` of purged runs.
+    /// Removes `artifacts/<experiment>/<run>` of purged runs, and `models/<id>` and `traces/<trace>` there.
     fn remove_artifacts(
         &self,
         purged: &HashSet<Uid>,
@@ -163,17 +189,32 @@ impl Inner {
             if !experiment.is_dir || experiment.name.parse::<Uid>().is_err() {
                 continue;
             }
-            let mut any = false;
-            for run in self.vfs.list(&folder).unwrap_or_default() {
-                if run.name.parse().is_ok_and(|uid: Uid| purged.contains(&uid)) {
-                    self.remove_tree(&folder.join(&run.name), dry_run, removed)?;
-                    any = true;
-                }
+            for inner in ["models", "traces"] {
+                self.remove_purged(&folder.join(inner), purged, dry_run, removed)?;
             }
-            if any && !dry_run {
-                // Refused as long as other runs are there.
-                let _ = self.vfs.remove_dir(&folder);
+            self.remove_purged(&folder, purged, dry_run, removed)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what is named by a purged uid in a folder, and the folder if nothing else is there.
+    fn remove_purged(
+        &self,
+        folder: &Path,
+        purged: &HashSet<Uid>,
+        dry_run: bool,
+        removed: &mut Vec<(PathBuf, u64)>,
+    ) -> Result<()> {
+        let mut any = false;
+        for entry in self.vfs.list(folder).unwrap_or_default() {
+            if logged_model_uid(&entry.name).is_some_and(|uid| purged.contains(&uid)) {
+                self.remove_tree(&folder.join(&entry.name), dry_run, removed)?;
+                any = true;
             }
+        }
+        if any && !dry_run {
+            // Refused as long as others are there.
+            let _ = self.vfs.remove_dir(folder);
         }
         Ok(())
     }

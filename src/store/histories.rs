@@ -11,6 +11,7 @@ use crate::log::ColumnReader;
 use crate::model::Points;
 use crate::query::history::{HistoryStream, HistoryToken, PointFilter, inclusive};
 use crate::query::sample::{Sample, sample};
+use crate::query::thinning::Thinner;
 use crate::store::Store;
 use crate::store::metrics::origin_summary;
 
@@ -129,6 +130,32 @@ impl History {
             let more = stream.next_points(&filter, max, &mut |p, _, _| points.push(p))?;
             let next = if more { stream.token().map(|t| t.encode(self.run, &self.key)) } else { None };
             Ok(HistoryPage { points, next_page_token: next })
+        })
+    }
+
+    /// Reads at most `max` points that show all of them, ordered by (step, timestamp): the first and the last one, and
+    /// of each of equally many points between the least and the greatest value. Nothing is left out where there are no
+    /// more than `max`. Every point is read, in memory that does not grow with them; where numbers will do in place of
+    /// points, [`History::sample`] is faster.
+    ///
+    /// # Errors
+    /// As [`History::collect`].
+    pub fn thinned(&self, max: usize) -> Result<Points> {
+        const CHUNK_POINTS: usize = 1 << 16;
+        let Some(filter) = self.filter else { return Ok(Points::default()) };
+        self.store.inner().with_snapshot(|snapshot| {
+            let origins = snapshot.series(self.run, OwnerKind::RUN, &self.key)?;
+            let all = |take: &mut dyn FnMut(crate::model::Point)| {
+                let mut stream =
+                    HistoryStream::new(&self.run_id, &self.key, &origins, None, self.gaps_allowed)?;
+                while stream.next_points(&filter, CHUNK_POINTS, &mut |point, _, _| take(point))? {}
+                Ok(())
+            };
+            let mut points = 0;
+            all(&mut |_| points += 1)?;
+            let mut thinner = Thinner::new(points, max);
+            all(&mut |point| thinner.add(point))?;
+            Ok(thinner.finish())
         })
     }
 

@@ -49,6 +49,9 @@ struct Plan {
     bytes: u64,
 }
 
+/// The kinds that have points.
+const WITH_POINTS: [EntityKind; 2] = [EntityKind::RUN, EntityKind::LOGGED_MODEL];
+
 impl Store {
     /// Folds segments into few long ones: fewer bytes, fewer files, fewer reads. Points of purged runs are left out.
     /// Reading and logging go on meanwhile; what somebody is still writing is left alone. The files that were folded
@@ -136,10 +139,10 @@ impl Inner {
         }
     }
 
-    /// Runs whose points nobody will ask for again.
+    /// Runs and logged models whose points nobody will ask for again.
     fn purged_runs(&self) -> Result<HashSet<Uid>> {
         let state = self.current(Want::All)?;
-        let purged = state.catalog.entries().filter(|e| e.kind() == EntityKind::RUN && e.is_purged());
+        let purged = state.catalog.entries().filter(|e| WITH_POINTS.contains(&e.kind()) && e.is_purged());
         Ok(purged.map(|e| e.uid()).collect())
     }
 
@@ -152,7 +155,9 @@ impl Inner {
         for uid in uids {
             let was_loaded = state.has(Want::Entity(uid));
             state.ensure(Want::Entity(uid))?;
-            if state.catalog.entry(EntityKind::RUN, uid).is_some_and(|run| run.is_purged()) {
+            let is_purged =
+                |kind: &EntityKind| state.catalog.entry(*kind, uid).is_some_and(|owner| owner.is_purged());
+            if WITH_POINTS.iter().any(is_purged) {
                 purged.insert(uid);
             }
             if !was_loaded {

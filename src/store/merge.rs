@@ -48,7 +48,10 @@ impl Store {
         let before: Vec<Conflict> = inner.current(Want::All)?.catalog.conflicts();
         let purged: HashSet<Uid> = {
             let state = inner.current(Want::All)?;
-            let runs = state.catalog.entries().filter(|e| e.kind() == EntityKind::RUN && e.is_purged());
+            let runs = state
+                .catalog
+                .entries()
+                .filter(|e| matches!(e.kind(), EntityKind::RUN | EntityKind::LOGGED_MODEL) && e.is_purged());
             runs.map(|e| e.uid()).collect()
         };
         let mut copied = CopyReport::default();

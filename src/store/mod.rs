@@ -7,6 +7,7 @@
 
 mod artifacts;
 mod backup;
+mod change;
 mod copying;
 mod experiments;
 mod follow;
@@ -16,11 +17,14 @@ mod golden;
 mod histories;
 mod identity;
 mod indexing;
+mod logged_models;
 mod maintenance;
 mod merge;
 mod metrics;
+mod model_metrics;
 mod options;
 mod recover;
+mod registry;
 mod repair;
 pub mod report;
 mod resume;
@@ -29,40 +33,47 @@ mod search;
 mod series;
 pub(crate) mod state;
 mod stats;
+mod traces;
+mod tree_entities;
+mod tree_points;
+mod trees;
 mod verify;
 mod writers;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
 
-use crate::catalog::{Catalog, Entity, run_id};
+use crate::catalog::{Entity, run_id};
 use crate::error::{Error, Result};
 use crate::format::declare::{OwnerKind, SeriesKey};
-use crate::format::event::{EntityKind, Operation};
+use crate::format::event::EntityKind;
 use crate::id::{Stamp, StoreId, Uid, WriterId};
-use crate::log::{
-    BulkColumn, LOG_DIR, LogReader, LogWriter, Medium, RecoverReport, Which, recover_dead_writers,
-};
+use crate::log::{LOG_DIR, LogReader, LogWriter, Medium, RecoverReport, Which, recover_dead_writers};
 use crate::query::snapshot::Snapshot;
 use crate::vfs::{PerProcess, Vfs};
 
 pub use artifacts::ArtifactInfo;
+#[cfg(feature = "mlflow")]
+pub(crate) use artifacts::{append_to_uri, path_of_uri};
 pub use experiments::{ExperimentHandle, ExperimentOptions};
 pub use follow::{Follow, FollowCursor};
 pub use gc::GcOptions;
 pub use histories::{History, HistoryPage};
+pub use logged_models::LoggedModelOptions;
 pub use metrics::MetricSummary;
+pub use model_metrics::ModelMetric;
 pub use options::{Durability, Network, Options, SharedMapping};
+pub use registry::{ModelVersionOptions, RegisteredModelOptions};
 pub use runs::{Metric, Run, RunOptions};
-pub use search::{ExperimentSearch, Page, RunSearch, Search};
+pub use search::{ExperimentSearch, LoggedModelSearch, Page, RunSearch, Search, TraceSearch};
 pub use series::Series;
+pub use traces::AssessmentUpdate;
 pub use writers::{ReapedRun, RunLiveness, WriterInfo, WriterLiveness};
 
 use indexing::IndexImage;
 use metrics::MetricsCache;
-use state::{State, Want, claim_lock};
+use state::{State, Want};
 
 /// How often a look with a hole is taken again before the hole is reported.
 const SNAPSHOTS_MAX: usize = 3;
@@ -390,63 +401,6 @@ impl Inner {
                 other => return other,
             }
         }
-    }
-
-    pub(crate) fn claim_timeout(&self) -> Duration {
-        Duration::from_millis(self.options.stall_timeout_ms)
-    }
-
-    /// Changes metadata: `change` sees the current catalog and says what to write; nothing is written if it says
-    /// nothing. A `claim` (a name, a param of somebody else's run) holds the store's lock meanwhile.
-    pub(crate) fn change(
-        &self,
-        wants: &[Want],
-        claim: bool,
-        change: impl FnOnce(&Catalog) -> Result<Vec<Operation>>,
-    ) -> Result<Option<Stamp>> {
-        self.change_with(wants, claim, &[], change)
-    }
-
-    /// The same, with columns of own series that count only together with the change.
-    pub(crate) fn change_with(
-        &self,
-        wants: &[Want],
-        claim: bool,
-        columns: &[BulkColumn<'_>],
-        change: impl FnOnce(&Catalog) -> Result<Vec<Operation>>,
-    ) -> Result<Option<Stamp>> {
-        let writer = self.writer()?;
-        let mut held = None;
-        if claim {
-            // Caught up before, so that under the lock only the delta is read.
-            self.prepare(&mut self.lock_state(), wants, true)?;
-            held = claim_lock(self.vfs.as_ref(), &self.root, self.medium, self.claim_timeout())?;
-        }
-        let one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let event = {
-            let mut state = self.lock_state();
-            self.prepare(&mut state, wants, claim)?;
-            let operations = change(&state.catalog)?;
-            if operations.is_empty() && columns.is_empty() {
-                return Ok(None);
-            }
-            state.event(operations)?
-        };
-        writer.append_event_with(&event, columns)?;
-        let stamp = self.lock_state().wrote(&event)?;
-        drop(one);
-        drop(held);
-        // Without any lock, so that callers at the same time share one sync.
-        writer.sync_if_always()?;
-        Ok(Some(stamp))
-    }
-
-    /// Loads what is wanted, and takes in what is new if that matters.
-    fn prepare(&self, state: &mut State, wants: &[Want], is_claim: bool) -> Result<()> {
-        if is_claim || wants.iter().any(|want| !state.has(*want)) {
-            state.refresh(&self.reader)?;
-        }
-        wants.iter().try_for_each(|want| self.ensure(state, *want))
     }
 
     /// All runs that answer to an id, the one that is taken for it first. Several have one only where several trees

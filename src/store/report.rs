@@ -124,8 +124,10 @@ pub struct CompactReport {
 pub struct GcReport {
     /// Deleted runs purged: their ids.
     pub runs: Vec<String>,
-    /// Deleted experiments purged: their ids.
+    /// Deleted experiments purged: their ids. Their logged models and traces go with them.
     pub experiments: Vec<String>,
+    /// Deleted logged models purged: their ids.
+    pub logged_models: Vec<String>,
     /// Files removed, relative to the store.
     pub files: Vec<PathBuf>,
     /// Bytes freed.

@@ -96,6 +96,11 @@ impl Metric {
     }
 }
 
+/// A number from a random uid, for a name that is made up.
+pub(crate) fn name_seed(uid: Uid) -> u64 {
+    uid.as_bytes().iter().fold(0u64, |hash, &b| hash.rotate_left(8) ^ u64::from(b))
+}
+
 /// Milliseconds since 1970 from the coarse clock: 2.5 ns instead of 20, and a few ms behind at most.
 pub(crate) fn coarse_now() -> i64 {
     i64::try_from(process::coarse_now_ms()).unwrap_or(i64::MAX)
@@ -131,6 +136,11 @@ impl Run {
         Self { inner: Arc::new(RunInner { store: store.clone(), uid, id, known }) }
     }
 
+    /// Whether this process started it: then its params are no claims.
+    pub(super) fn is_own(&self) -> bool {
+        self.known().own
+    }
+
     fn known(&self) -> &Known {
         self.inner.known.get(|_| Known::default())
     }
@@ -142,7 +152,6 @@ impl Run {
         if let Some(parent) = &options.parent {
             tags.push(("mlflow.parentRunId", parent));
         }
-        let random = uid.as_bytes().iter().fold(0u64, |hash, &b| hash.rotate_left(8) ^ u64::from(b));
         let new = NewRun {
             uid,
             experiment,
@@ -152,7 +161,7 @@ impl Run {
             params: &params,
             tags: &tags,
             artifact_uri: options.artifact_uri.as_deref(),
-            random,
+            random: name_seed(uid),
         };
         // The run's uid is new, so there is nothing to load of it; of the experiment its lifecycle matters.
         let wants = [Want::Entity(experiment)];
@@ -202,7 +211,7 @@ impl Run {
     }
 
     /// A deleted run refuses; looked at once per handle, so that logging stays at memory speed.
-    fn check_active(&self) -> Result<()> {
+    pub(super) fn check_active(&self) -> Result<()> {
         if self.known().active.get().is_none() {
             let state = self.inner.store.inner().current(Want::Entity(self.inner.uid))?;
             let run = state.catalog.run(self.inner.uid).ok_or_else(|| Error::not_found("run", self.id()))?;
@@ -210,6 +219,16 @@ impl Run {
             let _ = self.known().active.set(());
         }
         Ok(())
+    }
+
+    /// Looks again whether the run was deleted since the handle was made, by whomever: other calls look once.
+    ///
+    /// # Errors
+    /// [`Error::InvalidState`] if it is deleted, [`Error::NotFound`] if it is gone for good.
+    pub fn check_active_again(&self) -> Result<()> {
+        let state = self.inner.store.inner().current(Want::Entity(self.inner.uid))?;
+        let run = state.catalog.run(self.inner.uid).ok_or_else(|| Error::not_found("run", self.id()))?;
+        rules::run_is_active(run)
     }
 
     /// Logs one value, now.
@@ -412,7 +431,7 @@ impl Run {
     /// # Errors
     /// [`Error::InvalidState`] if it is deleted.
     pub fn rename(&self, name: &str) -> Result<()> {
-        self.update(RunUpdate { name: Some(name), ..RunUpdate::default() })
+        self.update(None, None, Some(name))
     }
 
     /// Sets the status; a final one also sets the end time. A run may be set back to running.
@@ -421,7 +440,7 @@ impl Run {
     /// [`Error::InvalidState`] if it is deleted.
     pub fn finish(&self, status: RunStatus) -> Result<()> {
         let end_ms = status.is_terminated().then(now_ms);
-        self.update(RunUpdate { status: Some(status), end_ms, ..RunUpdate::default() })
+        self.update(Some(status), end_ms, None)
     }
 
     /// Sets status and end time as given.
@@ -429,15 +448,30 @@ impl Run {
     /// # Errors
     /// [`Error::InvalidState`] if the run is deleted.
     pub fn set_status(&self, status: RunStatus, end_ms: Option<i64>) -> Result<()> {
-        self.update(RunUpdate { status: Some(status), end_ms, ..RunUpdate::default() })
+        self.update(Some(status), end_ms, None)
     }
 
-    fn update(&self, update: RunUpdate<'_>) -> Result<()> {
+    /// Sets status, end time (in milliseconds since 1970) and name in one event; what is none stays, as does the name
+    /// where it is empty.
+    ///
+    /// # Errors
+    /// [`Error::InvalidState`] if the run is deleted.
+    pub fn update(&self, status: Option<RunStatus>, end_ms: Option<i64>, name: Option<&str>) -> Result<()> {
+        let update = RunUpdate { status, end_ms, name };
         self.change(false, |catalog, uid| changes::update_run(catalog, uid, update))
     }
 
+    /// Adds a model's description (JSON) to the list that MLflow 1 and 2 keep in the tag `mlflow.log-model.history`.
+    /// The list has no greatest length, as in MLflow.
+    ///
+    /// # Errors
+    /// [`Error::InvalidState`] if the run is deleted.
+    pub fn append_model_history(&self, model: &str) -> Result<()> {
+        self.change(false, |catalog, uid| changes::append_model_history(catalog, uid, model))
+    }
+
     /// Changes metadata of this run alone; see [`crate::store::Inner::change`].
-    fn change(
+    pub(super) fn change(
         &self,
         claim: bool,
         change: impl FnOnce(&Catalog, Uid) -> Result<Vec<Operation>>,
@@ -491,6 +525,15 @@ impl GroupedColumns {
 }
 
 impl Store {
+    /// Starts a run in the experiment with this id (or uid); as [`crate::ExperimentHandle::start_run`].
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such experiment, and as there.
+    pub fn start_run(&self, experiment_id: &str, options: RunOptions) -> Result<Run> {
+        let experiment = self.inner().experiment_uid(experiment_id)?;
+        Run::start(self, experiment, &options)
+    }
+
     /// A handle on a run, to log more to it.
     ///
     /// # Errors

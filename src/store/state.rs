@@ -4,17 +4,21 @@
 //! refresh. Order and repetition of events do not matter (`catalog`), so what this process wrote itself is applied at
 //! once and again, harmlessly, when it is read back.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::catalog::{Catalog, Clock, Entity};
 use crate::error::{Error, Result};
-use crate::format::event::{EntityKind, Event, Operation};
+use crate::format::event::{EntityKind, Event, Field, Operation};
 use crate::id::{Stamp, Uid, WriterId};
 use crate::log::{LogReader, Medium, View, event_offsets, read_intact_event};
+use crate::mlruns::BlobRef;
+use crate::mlruns::derive::{self, may_have_entities};
 use crate::store::indexing::IndexImage;
+use crate::store::trees::registers_of;
 use crate::vfs::{HeldLock, Vfs, process};
 
 /// What must be in memory before a question is answered.
@@ -24,8 +28,22 @@ pub(crate) enum Want {
     Entity(Uid),
     /// All experiments (their names are claims).
     Experiments,
+    /// All registered models and their versions (names and numbers are claims).
+    Registry,
     /// Everything.
     All,
+}
+
+impl Want {
+    /// The kinds that are wanted as a whole.
+    fn kinds(self) -> &'static [EntityKind] {
+        match self {
+            Self::Experiments => &[EntityKind::EXPERIMENT],
+            // Trees, because they may hold files of models that this store was too old to know as such.
+            Self::Registry => &[EntityKind::TREE, EntityKind::REGISTERED_MODEL, EntityKind::MODEL_VERSION],
+            Self::Entity(_) | Self::All => &[],
+        }
+    }
 }
 
 /// The catalog as far as it is loaded.
@@ -37,8 +55,20 @@ pub(crate) struct State {
     loaded: HashSet<Uid>,
     /// Let go of since the view was taken, which may know less of them than was written.
     forgotten: HashSet<Uid>,
-    experiments: bool,
+    /// Kinds that are loaded as a whole.
+    kinds: Vec<EntityKind>,
     all: bool,
+    /// Entities that only follow from files (`mlruns::derive`), as the events that would have made them: they are
+    /// written before something of them is changed, so that what the log has of an entity is all of it.
+    derived: HashMap<Uid, Derived>,
+}
+
+/// An entity that only follows from files.
+#[derive(Debug)]
+struct Derived {
+    /// The entity that keeps the files.
+    source: Uid,
+    events: Vec<Event>,
 }
 
 impl State {
@@ -50,8 +80,9 @@ impl State {
             view: Arc::default(),
             loaded: HashSet::new(),
             forgotten: HashSet::new(),
-            experiments: false,
+            kinds: Vec::new(),
             all: false,
+            derived: HashMap::new(),
         }
     }
 
@@ -70,7 +101,7 @@ impl State {
         }
         let known = Arc::clone(&self.view);
         // One at a time: of a large import there are more than memory should hold.
-        if self.all || self.experiments || !self.loaded.is_empty() {
+        if self.all || !self.kinds.is_empty() || !self.loaded.is_empty() {
             next.new_events(&known, &mut |event| self.apply_loaded(&event))?;
         }
         // Only now: what could not be read is still new the next time, and what was applied may be applied again.
@@ -79,14 +110,98 @@ impl State {
     }
 
     fn apply_loaded(&mut self, event: &Event) {
-        let (all, experiments, loaded) = (self.all, self.experiments, &self.loaded);
-        let wanted = |kind: EntityKind, uid: Uid| {
-            all || (experiments && kind == EntityKind::EXPERIMENT) || loaded.contains(&uid)
-        };
+        let (all, kinds, loaded) = (self.all, &self.kinds, &self.loaded);
+        let wanted = |kind: EntityKind, uid: Uid| all || kinds.contains(&kind) || loaded.contains(&uid);
         // A stamp from beyond the year 2200 is damage: the event does not count, and `verify` names it.
         if self.catalog.apply_if(&event.borrow(), wanted).is_ok() {
             let _ = self.clock.observe(event.stamp);
         }
+        let files = event.operations.iter().filter(|o| o.field == Field::FILE);
+        let mut sources: Vec<_> =
+            files.filter(|o| may_have_entities(o.kind, &o.key)).map(|o| (o.kind, o.uid)).collect();
+        sources.dedup();
+        for (kind, uid) in sources {
+            if self.all
+                || self.kinds.contains(&kind)
+                || (kind == EntityKind::RUN && self.loaded.contains(&uid))
+            {
+                self.derive(kind, uid);
+            }
+        }
+    }
+
+    /// Reads blobs of the log; nothing of those that cannot be had.
+    pub(crate) fn blob_reader(&self) -> impl Fn(BlobRef) -> Option<Vec<u8>> + use<> {
+        let view = Arc::clone(&self.view);
+        move |blob| {
+            let mut bytes = Vec::new();
+            view.blob_reader(blob.id).ok()??.read_to_end(&mut bytes).ok()?;
+            Some(bytes)
+        }
+    }
+
+    /// Takes in what an entity that was imported by an older program says of others.
+    pub(crate) fn derive(&mut self, kind: EntityKind, uid: Uid) {
+        let Some(entity) = self.catalog.get(kind, uid) else { return };
+        if !entity.entries(Field::FILE).any(|(key, ..)| may_have_entities(kind, key)) {
+            return;
+        }
+        let registers = registers_of(entity);
+        let read_blob = self.blob_reader();
+        let is_taken = |of: EntityKind, own: Uid| {
+            let known = self.catalog.entry(of, own).and_then(|entity| entity.reference(Field::EXPERIMENT));
+            known.is_some_and(|experiment| experiment != uid)
+        };
+        // Registers that are damaged have nothing to say; whoever needs the files themselves is told so.
+        for event in derive::entities(kind, uid, &registers, &read_blob, &is_taken).unwrap_or_default() {
+            if self.catalog.apply(&event).is_ok()
+                && let Some(first) = event.operations.first()
+                && first.uid != uid
+            {
+                let new = || Derived { source: uid, events: Vec::new() };
+                let events = &mut self.derived.entry(first.uid).or_insert_with(new).events;
+                if !events.contains(&event) {
+                    events.push(event);
+                }
+            }
+        }
+    }
+
+    /// All that this store has of others in files of entities of a kind.
+    fn derive_of(&mut self, kind: EntityKind) {
+        let uids: Vec<Uid> = self.catalog.of_kind(kind).map(|entity| entity.uid()).collect();
+        uids.into_iter().for_each(|uid| self.derive(kind, uid));
+    }
+
+    /// The entities that only follow from files, as far as these were looked at.
+    pub(crate) fn derived(&self) -> impl Iterator<Item = &Arc<Entity>> {
+        let kinds = [
+            EntityKind::REGISTERED_MODEL,
+            EntityKind::MODEL_VERSION,
+            EntityKind::LOGGED_MODEL,
+            EntityKind::TRACE,
+        ];
+        self.derived.keys().filter_map(move |uid| kinds.iter().find_map(|kind| self.catalog.get(*kind, *uid)))
+    }
+
+    /// What must be written before a change: the entities that it touches, or whose files it takes away, where they
+    /// only follow from those so far.
+    pub(crate) fn underived(&self, operations: &[Operation]) -> Result<Vec<Event>> {
+        let mut events = Vec::new();
+        if self.derived.is_empty() {
+            return Ok(events);
+        }
+        let takes_file = |o: &&Operation| o.field == Field::FILE && may_have_entities(o.kind, &o.key);
+        let sources: HashSet<Uid> = operations.iter().filter(takes_file).map(|o| o.uid).collect();
+        let touched: HashSet<Uid> = operations.iter().map(|o| o.uid).collect();
+        for (uid, made) in &self.derived {
+            if (touched.contains(uid) || sources.contains(&made.source))
+                && self.view.entries(*uid)?.is_empty()
+            {
+                events.extend_from_slice(&made.events);
+            }
+        }
+        Ok(events)
     }
 
     /// Whether what is wanted is in memory already.
@@ -94,29 +209,29 @@ impl State {
         self.all
             || match want {
                 Want::All => false,
-                Want::Experiments => self.experiments,
                 Want::Entity(uid) => self.loaded.contains(&uid),
+                want => want.kinds().iter().all(|kind| self.kinds.contains(kind)),
             }
     }
 
     /// Loads what is wanted and not there yet.
     pub(crate) fn ensure(&mut self, want: Want) -> Result<()> {
         match want {
-            _ if self.all => Ok(()),
+            want if self.has(want) => Ok(()),
             Want::All => self.load_all(None),
-            Want::Experiments if self.experiments => Ok(()),
-            Want::Experiments => {
-                let view = Arc::clone(&self.view);
-                for (uid, _) in view.entities().into_iter().filter(|(_, k)| *k == EntityKind::EXPERIMENT) {
-                    self.load(&view, uid)?;
-                }
-                self.experiments = true;
-                Ok(())
-            }
-            Want::Entity(uid) if self.loaded.contains(&uid) => Ok(()),
             Want::Entity(uid) => {
                 let view = Arc::clone(&self.view);
                 self.load(&view, uid)
+            }
+            want => {
+                let view = Arc::clone(&self.view);
+                let kinds = want.kinds();
+                for (uid, _) in view.entities().into_iter().filter(|(_, kind)| kinds.contains(kind)) {
+                    self.load(&view, uid)?;
+                }
+                self.kinds.extend(kinds);
+                kinds.iter().for_each(|kind| self.derive_of(*kind));
+                Ok(())
             }
         }
     }
@@ -128,6 +243,7 @@ impl State {
                     let _ = self.clock.observe(event.stamp);
                 }
             }
+            self.derive(EntityKind::RUN, uid);
             // Only now: half of an entity is none.
             self.loaded.insert(uid);
         }
@@ -138,7 +254,7 @@ impl State {
     pub(crate) fn is_behind(&self, want: Want) -> bool {
         match want {
             Want::Entity(uid) => self.forgotten.contains(&uid),
-            Want::Experiments | Want::All => !self.forgotten.is_empty(),
+            Want::Experiments | Want::Registry | Want::All => !self.forgotten.is_empty(),
         }
     }
 
@@ -146,8 +262,8 @@ impl State {
     /// one of all stays.
     pub(crate) fn forget(&mut self, uid: Uid) {
         let is_one_of_all =
-            self.all || (self.experiments && self.catalog.entry(EntityKind::EXPERIMENT, uid).is_some());
-        if !is_one_of_all && self.loaded.remove(&uid) {
+            self.all || self.kinds.iter().any(|kind| self.catalog.entry(*kind, uid).is_some());
+        if !is_one_of_all && !self.derived.contains_key(&uid) && self.loaded.remove(&uid) {
             EntityKind::KNOWN.into_iter().for_each(|kind| self.catalog.evict(kind, uid));
             self.forgotten.insert(uid);
         }
@@ -182,6 +298,8 @@ impl State {
             }
         }
         self.all = true;
+        let sources = [EntityKind::TREE, EntityKind::EXPERIMENT, EntityKind::RUN];
+        sources.into_iter().for_each(|kind| self.derive_of(kind));
         Ok(())
     }
 
@@ -204,6 +322,9 @@ impl State {
             if !known && self.view.entries(uid)?.is_empty() {
                 self.loaded.insert(uid);
             }
+        }
+        if !self.derived.is_empty() {
+            event.operations.iter().for_each(|operation| drop(self.derived.remove(&operation.uid)));
         }
         self.apply_loaded(event);
         Ok(event.stamp)

@@ -69,7 +69,15 @@ fn kept_files(catalog: &Catalog) -> KeptFiles {
     let mut kept = KeptFiles::default();
     for entity in catalog.entries().filter(|e| !e.is_purged() && e.entries(Field::SHAPE).next().is_some()) {
         // Overrides last: they correct what the inputs said.
-        for field in [Field::SHAPE, Field::INPUT, Field::FILE, Field::METRIC_FILE, Field::VERBATIM] {
+        for field in [
+            Field::SHAPE,
+            Field::INPUT,
+            Field::MODEL_INPUT,
+            Field::MODEL_OUTPUT,
+            Field::FILE,
+            Field::METRIC_FILE,
+            Field::VERBATIM,
+        ] {
             for (key, _, value) in entity.entries(field) {
                 kept.add(field, key, value);
             }

@@ -180,7 +180,8 @@ pub fn beside_threads(args: &[String]) {
     let (mut handles, forks): (_, u64) = (Some(Handles::open(&args[0])), args[1].parse().unwrap());
     let over = AtomicBool::new(false);
     let Handles { store, run, .. } = handles.as_ref().unwrap();
-    let mut follow = Followed { follow: store.follow(run.id()).unwrap().keys(["points"]), next: BTreeMap::new() };
+    let mut follow =
+        Followed { follow: store.follow(run.id()).unwrap().keys(["points"]), next: BTreeMap::new() };
     // Threads have clones of their own, so that a child may drop the first ones.
     let clones: Vec<Handles> = (0..3)
         .map(|_| {
@@ -211,7 +212,10 @@ pub fn beside_threads(args: &[String]) {
                 let known: Points = store.history(run.id(), "points").unwrap().collect().unwrap();
                 let known = known.len() as u64;
                 while follow.look() {}
-                assert!(follow.next.values().sum::<u64>() >= known, "an inherited follower sees what was logged");
+                assert!(
+                    follow.next.values().sum::<u64>() >= known,
+                    "an inherited follower sees what was logged"
+                );
                 handles.as_ref().unwrap().rounds(10 + n, 0..1 + n % 2);
                 if n % 2 == 0 {
                     drop(handles.take());

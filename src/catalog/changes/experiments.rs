@@ -65,14 +65,7 @@ pub fn create_experiment(
     rules::experiment_name(name)?;
     name_is_free(catalog, name)?;
     tags.iter().try_for_each(|(key, value)| rules::experiment_tag(key, value))?;
-    let mut number = 0u32;
-    let uid = loop {
-        let uid = Uid::derived("experiment", &[name.as_bytes(), &number.to_le_bytes()]);
-        if catalog.entry(EntityKind::EXPERIMENT, uid).is_none() {
-            break uid;
-        }
-        number = number.checked_add(1).ok_or_else(|| Error::invalid("this name was used up"))?;
-    };
+    let uid = super::uid_of_name(catalog, EntityKind::EXPERIMENT, "experiment", name)?;
     let is_default = name == DEFAULT_EXPERIMENT && catalog.experiment_by_id("0").is_none();
     let mut changes = Changes::of(EntityKind::EXPERIMENT, uid);
     changes.set_text(Field::NAME, name);
@@ -151,14 +144,15 @@ fn move_experiment(catalog: &Catalog, uid: Uid, now_ms: i64, to: Lifecycle) -> R
     Ok(operations)
 }
 
-/// Removes an experiment and its runs for good.
+/// Removes an experiment and what is in it for good.
 ///
 /// # Errors
 /// [`Error::NotFound`].
 pub fn purge_experiment(catalog: &Catalog, uid: Uid) -> Result<Vec<Operation>> {
     experiment(catalog, uid)?;
-    let runs = catalog.runs_of(uid).flat_map(|run| purge(EntityKind::RUN, run.uid()));
-    Ok(purge(EntityKind::EXPERIMENT, uid).into_iter().chain(runs).collect())
+    let inside = catalog.runs_of(uid).chain(catalog.others_of(uid));
+    let inside = inside.flat_map(|entity| purge(entity.kind(), entity.uid()));
+    Ok(purge(EntityKind::EXPERIMENT, uid).into_iter().chain(inside).collect())
 }
 
 /// Sets tags of an experiment.

@@ -1,4 +1,4 @@
-//! What logging data set inputs writes.
+//! What logging inputs and outputs of a run writes: data sets, logged models.
 //!
 //! Contract: see the module above; a data set is an entity of its own, a use of it a register of the run.
 
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::format::event::{EntityKind, Field, Operation, Value};
 use crate::format::input_tags::encode_input_tags;
 use crate::id::Uid;
-use crate::model::DatasetInput;
+use crate::model::{DatasetInput, ModelOutput};
 
 /// The identity of a data set: one per experiment, name and digest, on every machine.
 pub fn dataset_uid(experiment: Uid, name: &str, digest: &str) -> Uid {
@@ -64,4 +64,33 @@ pub fn log_inputs(catalog: &Catalog, uid: Uid, inputs: &[DatasetInput]) -> Resul
         operations.extend(changes.operations);
     }
     Ok(operations)
+}
+
+/// Logs logged models that a run used. One that it has as input already stays as it is.
+///
+/// # Errors
+/// [`Error::NotFound`], [`Error::InvalidState`] when the run is deleted; else as the rules say.
+pub fn log_model_inputs(catalog: &Catalog, uid: Uid, model_ids: &[&str]) -> Result<Vec<Operation>> {
+    model_ids.iter().try_for_each(|id| rules::model_id(id))?;
+    let run = active_run(catalog, uid)?;
+    let mut changes = Changes::of(EntityKind::RUN, uid);
+    for id in model_ids.iter().filter(|id| run.get(Field::MODEL_INPUT, id).is_none()) {
+        changes.set_key(Field::MODEL_INPUT, id, Value::Bytes(encode_input_tags(&BTreeMap::new())));
+    }
+    Ok(changes.operations)
+}
+
+/// Logs logged models that a run made. One that it has as output already stays as it is.
+///
+/// # Errors
+/// As [`log_model_inputs`].
+pub fn log_model_outputs(catalog: &Catalog, uid: Uid, outputs: &[ModelOutput]) -> Result<Vec<Operation>> {
+    outputs.iter().try_for_each(|output| rules::model_id(&output.model_id))?;
+    let run = active_run(catalog, uid)?;
+    let mut changes = Changes::of(EntityKind::RUN, uid);
+    let new = outputs.iter().filter(|output| run.get(Field::MODEL_OUTPUT, &output.model_id).is_none());
+    for output in new {
+        changes.set_key(Field::MODEL_OUTPUT, &output.model_id, Value::Integer(output.step));
+    }
+    Ok(changes.operations)
 }

@@ -11,6 +11,9 @@ use crate::format::event::{EntityKind, Field, Operation, Value};
 use crate::id::Uid;
 use crate::model::{Lifecycle, RunStatus};
 
+/// Where MLflow 1 and 2 list the models that a run made.
+const MODEL_HISTORY_TAG: &str = "mlflow.log-model.history";
+
 /// A new run.
 #[derive(Clone, Debug, Default)]
 pub struct NewRun<'a> {
@@ -209,6 +212,26 @@ pub fn log_batch(
     if let Some((_, name)) = tags.iter().rfind(|(key, _)| *key == RUN_NAME_TAG) {
         changes.set_text(Field::NAME, name);
     }
+    Ok(changes.operations)
+}
+
+/// Adds a JSON object to the list in the tag `mlflow.log-model.history`.
+///
+/// # Errors
+/// [`Error::NotFound`], [`Error::InvalidState`] when the run is deleted, [`Error::InvalidArgument`] when the tag holds
+/// no list.
+pub fn append_model_history(catalog: &Catalog, uid: Uid, model: &str) -> Result<Vec<Operation>> {
+    let entity = active_run(catalog, uid)?;
+    let old = entity.get(Field::TAG, MODEL_HISTORY_TAG).and_then(|v| v.lossy_text()).unwrap_or_default();
+    let list = match old.trim() {
+        "" | "[]" => format!("[{model}]"),
+        list => match list.strip_suffix(']').filter(|_| list.starts_with('[')) {
+            Some(items) => format!("{items}, {model}]"),
+            None => return Err(Error::invalid(format!("the tag {MODEL_HISTORY_TAG} holds no list"))),
+        },
+    };
+    let mut changes = Changes::of(EntityKind::RUN, uid);
+    changes.set_tags(&[(MODEL_HISTORY_TAG, &list)]);
     Ok(changes.operations)
 }
 

@@ -1,7 +1,8 @@
 //! What the entities' comparisons are made of: identifiers, tests of texts and numbers, and MLflow's refusals.
 //!
 //! Contract: a test is made once per filter and then answers without allocating. A value that is missing is the
-//! caller's business (only IS NULL holds for it); NaN passes no numeric test.
+//! caller's business (only IS NULL holds for it); of numeric tests NaN passes `!=` alone, as in both of MLflow's
+//! stores.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -331,13 +332,13 @@ impl Passing {
         Ok(Self { less, equal, greater })
     }
 
-    /// Whether a result passes; none (NaN) never does.
+    /// Whether a result passes; none (NaN) is unequal to everything, and nothing else.
     pub(crate) fn passes(self, result: Option<Ordering>) -> bool {
         match result {
             Some(Ordering::Less) => self.less,
             Some(Ordering::Equal) => self.equal,
             Some(Ordering::Greater) => self.greater,
-            None => false,
+            None => self.less && self.greater && !self.equal,
         }
     }
 }

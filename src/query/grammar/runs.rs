@@ -294,9 +294,9 @@ impl RunClause {
 
 /// A filter of runs, ready to be asked many times.
 ///
-/// A comparison with a value that is missing or NaN does not hold, also with `!=`; only `IS NULL` holds for what is
-/// missing. Under NOT (extended dialect) it then holds: `NOT params.a = 'x'` includes runs without `a`, other than
-/// `params.a != 'x'`.
+/// A comparison with a value that is missing does not hold, also with `!=`; only `IS NULL` holds for it. Under NOT
+/// (extended dialect) it then holds: `NOT params.a = 'x'` includes runs without `a`, other than `params.a != 'x'`. NaN
+/// is unequal to every number, and no other comparison holds for it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunFilter(Expr<RunClause>);
 

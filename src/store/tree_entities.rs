@@ -7,10 +7,10 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 
-use super::Registers;
 use crate::error::Result;
 use crate::format::event::{EntityKind, Field, Operation, Value};
 use crate::id::Uid;
+use crate::mlruns::Registers;
 use crate::store::Store;
 use crate::store::state::Want;
 
@@ -18,8 +18,16 @@ use crate::store::state::Want;
 const RECENT_MAX: usize = 64;
 
 /// The kinds that trees have.
-pub(super) const KINDS: [EntityKind; 4] =
-    [EntityKind::EXPERIMENT, EntityKind::RUN, EntityKind::DATASET, EntityKind::TREE];
+pub(super) const KINDS: [EntityKind; 8] = [
+    EntityKind::EXPERIMENT,
+    EntityKind::RUN,
+    EntityKind::DATASET,
+    EntityKind::TREE,
+    EntityKind::REGISTERED_MODEL,
+    EntityKind::MODEL_VERSION,
+    EntityKind::LOGGED_MODEL,
+    EntityKind::TRACE,
+];
 
 #[derive(Clone, Copy, Debug)]
 struct Known {
@@ -68,9 +76,15 @@ impl<'a> KnownEntities<'a> {
                 known.note(entity.kind(), uid, entity.reference(Field::TREE), replaces);
                 known.note_purged(uid, entity.is_purged());
             }
+            for kind in [EntityKind::TREE, EntityKind::EXPERIMENT] {
+                state.derive(kind, uid);
+            }
             if !was_loaded {
                 state.forget(uid);
             }
+        }
+        for entity in state.derived() {
+            known.note(entity.kind(), entity.uid(), entity.reference(Field::TREE), None);
         }
         drop(state);
         Ok(known)
@@ -172,7 +186,7 @@ impl<'a> KnownEntities<'a> {
         }
         self.load(uid)?;
         let state = self.store.inner().held(Want::Entity(uid))?;
-        Ok(super::store_port::registers_of(&state.catalog, uid))
+        Ok(super::trees::known_registers(&state.catalog, uid))
     }
 
     /// Those of a kind that exist, by uid.

@@ -3,39 +3,35 @@
 //! Contract: what was committed is in the log; points are in the log before the commit that follows them, so that an
 //! interrupted import goes on where it stopped. Columns of one run are gathered into batches, so that metrics that were
 //! logged together share their steps and timestamps. What is kept of a run that is done are some bytes (see
-//! `store_entities`); an export holds all metadata, as every search does.
+//! `tree_entities`); an export holds all metadata, as every search does.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::metric_file::ExtraColumn;
-use super::store_entities::{KINDS, KnownEntities};
-use super::{
-    Entities, ExportOptions, ExportReport, ExportSource, Extra, ImportOptions, ImportReport, ImportTarget,
-    PointBlock, PointReader, Progress, Registers, Which,
-};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Entity};
 use crate::error::{Error, Result};
 use crate::format::declare::{OwnerKind, SeriesKey};
-use crate::format::event::{EntityKind, Field, Operation};
+use crate::format::event::{EntityKind, Field, Operation, ValueRef};
 use crate::id::{BlobId, Origin, Stamp, Uid};
-use crate::limits::{BLOB_CHUNK_BYTES_MAX, COLUMN_POINTS_MAX};
-use crate::log::{BulkColumn, ColumnReader, SeriesNumber};
-use crate::mlruns::BlobRef;
-use crate::query::history::{HistoryStream, PointFilter};
+use crate::limits::BLOB_CHUNK_BYTES_MAX;
+use crate::log::{BulkColumn, SeriesNumber};
+use crate::mlruns::{
+    self, BlobRef, Entities, ExportOptions, ExportReport, ExportSource, Extra, ImportOptions, ImportReport,
+    ImportTarget, PointBlock, PointReader, Progress, Registers, Which,
+};
 use crate::query::snapshot::{OriginParts, RunSeries, Snapshot};
 use crate::store::Store;
 use crate::store::state::Want;
+use crate::store::tree_entities::{KINDS, KnownEntities};
+use crate::store::tree_points::{read_merged, read_origin};
 
 /// Points gathered before a batch is written: bounds memory, and is what one batch shares axes over.
 const GATHERED_POINTS_MAX: usize = 64 * 1024;
 /// Columns gathered before a batch is written.
 const GATHERED_COLUMNS_MAX: usize = 256;
-/// Points handed to an exporter at a time.
-const BLOCK_POINTS: usize = COLUMN_POINTS_MAX;
 
 /// A column that waits for its batch.
 struct Gathered {
@@ -118,6 +114,16 @@ impl<'a> Port<'a> {
         Ok(series)
     }
 
+    /// What a series of an entity is of: a run, or a logged model.
+    fn owner_kind(&self, uid: Uid) -> Result<OwnerKind> {
+        let is_model = self.kind(uid)? == Some(EntityKind::LOGGED_MODEL);
+        Ok(if is_model { OwnerKind::LOGGED_MODEL } else { OwnerKind::RUN })
+    }
+
+    fn series_key(&self, uid: Uid, key: &str) -> Result<SeriesKey> {
+        Ok(SeriesKey { run: uid, owner: self.owner_kind(uid)?, key: key.into() })
+    }
+
     fn flush(&mut self) -> Result<()> {
         let gathered = std::mem::take(&mut self.gathered);
         self.gathered_points = 0;
@@ -147,12 +153,19 @@ impl<'a> Port<'a> {
     }
 }
 
+/// The registers of an entity.
+pub(super) fn registers_of(entity: &Entity) -> Registers {
+    let register = |(field, key, stamp, value): (Field, &str, Stamp, ValueRef<'_>)| {
+        ((field, key.to_owned()), (stamp, value.to_value()))
+    };
+    entity.all_entries().map(register).collect()
+}
+
 /// The registers of an entity in a catalog. Tombstones, too: what was removed for good must not come back with the tree
 /// it came from.
-pub(super) fn registers_of(catalog: &Catalog, uid: Uid) -> Registers {
+pub(super) fn known_registers(catalog: &Catalog, uid: Uid) -> Registers {
     let entity = KINDS.into_iter().find_map(|kind| catalog.entry(kind, uid));
-    let all = entity.into_iter().flat_map(|e| e.all_entries());
-    all.map(|(field, key, stamp, value)| ((field, key.to_owned()), (stamp, value.to_value()))).collect()
+    entity.map(|entity| registers_of(entity)).unwrap_or_default()
 }
 
 impl Entities for Port<'_> {
@@ -167,7 +180,7 @@ impl Entities for Port<'_> {
     fn registers(&self, uid: Uid) -> Result<Registers> {
         match &self.entities {
             Some(entities) => entities.registers(uid),
-            None => Ok(registers_of(&self.store.inner().lock_state().catalog, uid)),
+            None => Ok(known_registers(&self.store.inner().lock_state().catalog, uid)),
         }
     }
 
@@ -201,11 +214,20 @@ impl Entities for Port<'_> {
         Ok(state.catalog.of_kind(kind).filter_map(|e| Some((e.reference(field)?, e.uid()))).collect())
     }
 
-    fn artifact_directory(&self, run: Uid) -> Result<PathBuf> {
-        let state = self.store.inner().held(Want::Entity(run))?;
-        let entity = state.catalog.run(run).ok_or_else(|| Error::not_found("run", run.to_string()))?;
-        let experiment = entity.reference(Field::EXPERIMENT).unwrap_or_default();
-        Ok(self.store.inner().artifact_dir(experiment, run))
+    fn artifact_directory(&self, owner: Uid) -> Result<PathBuf> {
+        let inner = self.store.inner();
+        let state = inner.held(Want::Entity(owner))?;
+        if let Some(model) = state.catalog.logged_model(owner) {
+            let experiment = model.reference(Field::EXPERIMENT).unwrap_or_default();
+            return Ok(inner.model_artifact_dir(experiment, owner));
+        }
+        if let Some(trace) = state.catalog.trace(owner) {
+            let experiment = trace.reference(Field::EXPERIMENT).unwrap_or_default();
+            return Ok(inner.trace_artifact_dir(experiment, owner));
+        }
+        let run = state.catalog.run(owner).ok_or_else(|| Error::not_found("run", owner.to_string()))?;
+        let experiment = run.reference(Field::EXPERIMENT).unwrap_or_default();
+        Ok(inner.artifact_dir(experiment, owner))
     }
 }
 
@@ -218,7 +240,7 @@ impl PointReader for Port<'_> {
         sink: &mut dyn FnMut(&PointBlock<'_>) -> Result<()>,
     ) -> Result<()> {
         let series = self.run_series(run)?;
-        let Some(origins) = series.get(&SeriesKey::of_run(run, key)) else { return Ok(()) };
+        let Some(origins) = series.get(&self.series_key(run, key)?) else { return Ok(()) };
         let skip_damage = self.store.inner().options.skip_damage;
         let single = match which {
             Which::From(origin, from) => Some((origins.iter().find(|o| o.origin == origin), from)),
@@ -231,57 +253,6 @@ impl PointReader for Port<'_> {
         let wanted: Vec<OriginParts> =
             origins.iter().filter(|o| which != Which::Except(o.origin)).cloned().collect();
         read_merged(run, key, &wanted, skip_damage, sink)
-    }
-}
-
-/// One origin, in blocks.
-fn read_origin(
-    parts: &OriginParts,
-    from: u64,
-    skip_damage: bool,
-    sink: &mut dyn FnMut(&PointBlock<'_>) -> Result<()>,
-) -> Result<()> {
-    let mut reader = ColumnReader::default();
-    reader.holes_allowed = skip_damage;
-    let mut stream = parts.stream(&mut reader, from..u64::MAX)?.allow_holes(skip_damage);
-    while let Some(column) = stream.next(&mut reader, BLOCK_POINTS)? {
-        sink(&PointBlock {
-            steps: &column.steps,
-            timestamps: &column.timestamps_ms,
-            values: &column.values,
-            extras: &column.extras,
-        })?;
-    }
-    Ok(())
-}
-
-/// Several origins, merged; extra columns are put together anew.
-fn read_merged(
-    run: Uid,
-    key: &str,
-    origins: &[OriginParts],
-    skip_damage: bool,
-    sink: &mut dyn FnMut(&PointBlock<'_>) -> Result<()>,
-) -> Result<()> {
-    let mut stream = HistoryStream::new(&run.to_string(), key, origins, None, skip_damage)?;
-    let filter = PointFilter::default();
-    loop {
-        let (mut steps, mut timestamps, mut values) = (Vec::new(), Vec::new(), Vec::new());
-        let mut extras: BTreeMap<u8, ExtraColumn> = BTreeMap::new();
-        let more = stream.next_points(&filter, BLOCK_POINTS, &mut |point, columns, at| {
-            for extra in columns {
-                extras.entry(extra.kind).or_default().set(steps.len(), extra.get(at).to_vec());
-            }
-            steps.push(point.step);
-            timestamps.push(point.timestamp_ms);
-            values.push(point.value);
-        })?;
-        let extras: Vec<Extra> =
-            extras.into_iter().filter_map(|(kind, mut column)| column.take(kind, steps.len())).collect();
-        sink(&PointBlock { steps: &steps, timestamps: &timestamps, values: &values, extras: &extras })?;
-        if !more {
-            return Ok(());
-        }
     }
 }
 
@@ -309,9 +280,10 @@ impl ImportTarget for Port<'_> {
             let reader = &self.store.inner().reader;
             let came_before = self.entities.as_ref().is_some_and(|entities| entities.has_new_points(run));
             let view = if came_before { reader.refresh()? } else { reader.view() };
+            let owner = self.owner_kind(run)?;
             for part in view.series(run)? {
                 let series = part.declaration.series.clone();
-                if series.owner == OwnerKind::RUN {
+                if series.owner == owner {
                     let end = ends.entry((series.key.to_string(), part.declaration.origin)).or_insert(0);
                     *end = part.end().max(*end);
                 }
@@ -323,8 +295,8 @@ impl ImportTarget for Port<'_> {
     }
 
     fn origins(&self, run: Uid) -> Result<Vec<(String, Origin)>> {
-        let series = self.run_series(run)?;
-        let of_run = series.iter().filter(|(series, _)| series.owner == OwnerKind::RUN);
+        let (series, owner) = (self.run_series(run)?, self.owner_kind(run)?);
+        let of_run = series.iter().filter(|(series, _)| series.owner == owner);
         Ok(of_run.flat_map(|(s, parts)| parts.iter().map(|p| (s.key.to_string(), p.origin))).collect())
     }
 
@@ -350,8 +322,9 @@ impl ImportTarget for Port<'_> {
             }
         }
         self.written.next.insert((key.to_owned(), origin), first_ordinal + points as u64);
+        let series = self.series_key(run, key)?;
         self.gathered.push(Gathered {
-            series: SeriesKey::of_run(run, key),
+            series,
             origin,
             first_ordinal,
             steps: block.steps.to_vec(),
@@ -387,8 +360,8 @@ impl ImportTarget for Port<'_> {
 
 impl ExportSource for Port<'_> {
     fn metric_keys(&self, run: Uid) -> Result<Vec<String>> {
-        let series = self.run_series(run)?;
-        let runs = series.keys().filter(|s| s.owner == OwnerKind::RUN);
+        let (series, owner) = (self.run_series(run)?, self.owner_kind(run)?);
+        let runs = series.keys().filter(|s| s.owner == owner);
         Ok(runs.map(|s| s.key.to_string()).collect())
     }
 
@@ -426,10 +399,10 @@ fn resolved(path: &Path) -> Result<PathBuf> {
 }
 
 impl Store {
-    /// Imports an `mlruns` tree. Doing so again adds what is new; see [`super::import`].
+    /// Imports an `mlruns` tree. Doing so again adds what is new; see [`mlruns::import`].
     ///
     /// # Errors
-    /// As [`super::import`].
+    /// As [`mlruns::import`].
     pub fn import(
         &self,
         source: &Path,
@@ -443,7 +416,7 @@ impl Store {
             self.inner().writer()?;
         }
         let mut port = Port::new(self, None)?;
-        let report = super::import(source, &mut port, options, progress)?;
+        let report = mlruns::import(source, &mut port, options, progress)?;
         if !options.dry_run {
             port.flush()?;
             self.sync()?;
@@ -465,10 +438,10 @@ impl Store {
         Ok(names)
     }
 
-    /// Exports to the `mlruns` layout; see [`super::export`].
+    /// Exports to the `mlruns` layout; see [`mlruns::export`].
     ///
     /// # Errors
-    /// As [`super::export`]; [`Error::InvalidArgument`] for a target inside the store, or around it.
+    /// As [`mlruns::export`]; [`Error::InvalidArgument`] for a target inside the store, or around it.
     pub fn export(
         &self,
         destination: &Path,
@@ -478,6 +451,6 @@ impl Store {
         keep_apart(&self.inner().root, destination)?;
         let snapshot = self.inner().snapshot()?;
         let port = Port::new(self, Some(snapshot))?;
-        super::export(&port, destination, options, progress)
+        mlruns::export(&port, destination, options, progress)
     }
 }

@@ -10,8 +10,19 @@
 //! * Letters and digits of every script are key characters, as in Python's `\w`; combining marks too, which Python
 //!   refuses (words of many Indian scripts cannot be written without them).
 
+mod logged_models;
+mod registry;
+mod traces;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+
+pub use logged_models::{logged_model_name, logged_model_tag, model_id, model_param_unchanged};
+pub use registry::{
+    is_latest, new_registered_model_alias, registered_model_alias, registered_model_name, registry_tag,
+    registry_tag_key,
+};
+pub use traces::{trace_id, trace_pair};
 
 use super::render::run_id;
 use super::{Catalog, Entity};
@@ -44,7 +55,7 @@ pub fn metric_timestamp(key: &str, value: f64, timestamp_ms: i64, path: &str) ->
         return Ok(());
     }
     Err(Error::invalid(format!(
-        "Invalid value {timestamp_ms} for parameter '{}' supplied: metric '{key}' (value={value}). Timestamp must be \
+        "Invalid value {timestamp_ms} for parameter '{}' supplied: metric '{key}' (value={value:?}). Timestamp must be \
          a nonnegative long (64-bit integer) ",
         joined(path, "timestamp")
     )))
@@ -302,7 +313,7 @@ fn normal_path(path: &str) -> String {
 }
 
 /// Python's `json.dumps` of a text: ASCII only.
-fn json_text(text: &str) -> String {
+pub fn json_text(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for c in text.chars() {

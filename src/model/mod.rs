@@ -3,11 +3,21 @@
 //! Contract: what a caller gets from the store and hands to it. Timestamps are milliseconds since 1970 (UTC), steps are
 //! signed, values are any `f64`, bit-exact.
 
+mod logged_model;
+mod moment;
+mod registry;
+mod trace;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+pub use logged_model::{LoggedModel, LoggedModelMetric, LoggedModelStatus, ModelOutput};
+pub(crate) use moment::{moment_of, moment_text};
+pub use registry::{ModelStage, ModelVersion, RegisteredModel};
+pub use trace::{Assessment, AssessmentError, AssessmentValue, Span, TraceInfo, TraceState};
 
 use crate::error::{Error, Result};
 use crate::id::Uid;
@@ -224,6 +234,12 @@ pub struct RunData {
     pub metrics: BTreeMap<String, Point>,
     /// Data set inputs.
     pub inputs: Vec<DatasetInput>,
+    /// Ids of the logged models that it used.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub model_inputs: Vec<String>,
+    /// Logged models that it made.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub model_outputs: Vec<ModelOutput>,
 }
 
 /// A data set that runs can name as input.
