@@ -43,5 +43,5 @@ fuzz_target!(|input: &[u8]| {
         let checked = payload.len().saturating_sub(unchecked);
         finish_frame(&mut file, start, kind, flags, checked, frame_seed(SEGMENT, start as u64), 0);
     }
-    ask_everything(&format!("s/log/{WRITER}-0.seg"), file, write);
+    ask_everything(format!("/s/log/{WRITER}-0.seg").into(), file, write);
 });
