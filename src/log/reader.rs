@@ -414,10 +414,12 @@ impl View {
         // What another host wrote may be seen late, in any order: there every hole counts.
         let damaged = || self.all.values().any(|s| s.header.writer == writer && !s.state().damage.is_empty());
         let host = &window.header.host;
-        let is_elsewhere = || !host.is_empty() && host != LiveHeader::host_as_stored(&process::host_name());
+        let is_elsewhere = !host.is_empty() && host != LiveHeader::host_as_stored(&process::host_name());
+        let may_have_holes = is_elsewhere || window.header.boot != process::boot_id();
         let lost = window.released > covered
             || self.is_cut(writer)
-            || (window.header.boot != process::boot_id() && (holes() || (damaged() && is_elsewhere())));
+            || (may_have_holes && holes())
+            || (is_elsewhere && damaged());
         Ok((covered.max(window.released), !lost))
     }
 
