@@ -2,9 +2,9 @@
 //!
 //! Contract: without a given location they are inside the store, under `artifacts/<experiment>/<run>/artifacts`,
 //! `artifacts/<experiment>/models/<model id>/artifacts` and `artifacts/<experiment>/traces/<trace>/artifacts`, and the
-//! location is rendered for whoever asks, so a store can be moved. A path that leaves the folder is refused. An artifact
-//! is written aside, synced and renamed, so it is there whole or not at all; what a killed process left aside is nobody's
-//! artifact, and `gc` removes it.
+//! location is rendered for whoever asks, so a store can be moved. A path that leaves the folder is refused. An
+//! artifact is written aside, synced and renamed, so it is there whole or not at all; what a killed process left aside
+//! is nobody's artifact, and `gc` removes it.
 
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
