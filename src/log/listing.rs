@@ -5,7 +5,7 @@
 //! holds is there. That a copy made such a file longer is noticed within a second. After a compaction hundreds of
 //! replaced files wait until they may go; neither an open nor a question must pay for them.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
@@ -49,9 +49,10 @@ impl LeftClosed {
     }
 }
 
-/// By name: up to which length closed segments replace the file.
+/// By name: the lengths that closed segments read of the file. A file of another length is opened: a longer one has
+/// more, and a shorter one may be the sealed copy of a segment that was still growing when it was read.
 #[derive(Default)]
-struct Replaced(HashMap<Name, u64>);
+struct Replaced(HashSet<(Name, u64)>);
 
 impl Replaced {
     /// Takes in what a segment says of others.
@@ -60,20 +61,12 @@ impl Replaced {
         if state.footer.is_none() {
             return;
         }
-        // A name may have been that of a segment and of its sealed copy: then what both say counts.
-        let mut said: HashMap<Name, u64> = HashMap::new();
-        for one in state.replaced.iter().filter(|one| (one.writer, one.number) != name) {
-            let len = said.entry((one.writer, one.number)).or_insert(one.valid_len);
-            *len = (*len).min(one.valid_len);
-        }
-        for (name, len) in said {
-            let longest = self.0.entry(name).or_default();
-            *longest = (*longest).max(len);
-        }
+        let others = state.replaced.iter().filter(|one| (one.writer, one.number) != name);
+        self.0.extend(others.map(|one| ((one.writer, one.number), one.valid_len)));
     }
 
     fn covers(&self, name: &Name, len: u64) -> bool {
-        self.0.get(name).is_some_and(|replaced| len <= *replaced)
+        self.0.contains(&(*name, len))
     }
 }
 
@@ -184,6 +177,8 @@ fn vanished(path: PathBuf) -> Problem {
 mod tests {
     use std::collections::HashSet;
 
+    use std::collections::HashMap;
+
     use super::*;
     use crate::codec::Compression;
     use crate::codec::axis::Axis;
@@ -235,6 +230,15 @@ mod tests {
         }
         segment.finish().unwrap();
         half
+    }
+
+    /// Found by a crowd of writers: a segment was folded while it grew, then sealed to fewer bytes that held more.
+    #[test]
+    fn a_file_that_is_shorter_than_what_was_read_of_its_name_is_opened() {
+        let name = (WriterId::from_bytes([1; 16]), 0);
+        let replaced = Replaced(HashSet::from([(name, 100), (name, 80)]));
+        let lengths = [79, 80, 99, 100, 101].map(|len| replaced.covers(&name, len));
+        assert_eq!(lengths, [false, true, false, true, false]);
     }
 
     /// By writer: up to which ordinal its points are there.
