@@ -321,6 +321,8 @@ fn merged_stores_have_one_model_and_all_versions() {
         model(store, "m");
         store.create_model_version("m", ModelVersionOptions::new(source)).unwrap();
         store.set_registered_model_alias("m", "best", 1).unwrap();
+        // Stamps count milliseconds: within one, writers' ids decide which is the older.
+        std::thread::sleep(std::time::Duration::from_millis(5));
     }
     other.close().unwrap();
     store.merge(&other_path, false, &mut |_| {}).unwrap();
