@@ -5,6 +5,8 @@
 
 use std::ops::Bound;
 
+use crate::model::{day_of, days_of};
+
 pub(super) const SECOND_MS: i64 = 1_000;
 pub(super) const MINUTE_MS: i64 = 60 * SECOND_MS;
 pub(super) const HOUR_MS: i64 = 60 * MINUTE_MS;
@@ -17,32 +19,9 @@ pub(super) fn now_ms() -> i64 {
         .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Year, month and day of a day number (0 is 1970-01-01). Howard Hinnant's `civil_from_days`.
-fn civil_from_days(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
-}
-
-/// The inverse of [`civil_from_days`]; the caller has checked month and day.
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    let year = year - i64::from(month <= 2);
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let month_from_march = if month > 2 { month - 3 } else { month + 9 };
-    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
-    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
-}
-
 /// `2026-11-23T11:56:14.123Z`: exact and sortable, for output that is no terminal.
 pub(super) fn iso(ms: i64) -> String {
-    let (year, month, day) = civil_from_days(ms.div_euclid(DAY_MS));
+    let (year, month, day) = day_of(ms.div_euclid(DAY_MS));
     let rest = ms.rem_euclid(DAY_MS);
     let (hour, minute) = (rest / HOUR_MS, rest / MINUTE_MS % 60);
     let (second, milli) = (rest / SECOND_MS % 60, rest % SECOND_MS);
@@ -51,7 +30,7 @@ pub(super) fn iso(ms: i64) -> String {
 
 /// `2026-11-23 11:56:14`, without fractions.
 fn short(ms: i64) -> String {
-    let (year, month, day) = civil_from_days(ms.div_euclid(DAY_MS));
+    let (year, month, day) = day_of(ms.div_euclid(DAY_MS));
     let rest = ms.rem_euclid(DAY_MS);
     let (hour, minute, second) = (rest / HOUR_MS, rest / MINUTE_MS % 60, rest / SECOND_MS % 60);
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
@@ -152,9 +131,9 @@ pub(super) fn parse_date(text: &str) -> Option<i64> {
     let mut parts = date.split('-');
     let (year, month, day) =
         (number(parts.next()?, 4)?, number(parts.next()?, 2)?, number(parts.next()?, 2)?);
-    let first = days_from_civil(year, month, day);
+    let first = days_of(year, month, day);
     // Round trip: refuses the 13th month and February 30th.
-    if parts.next().is_some() || civil_from_days(first) != (year, month, day) {
+    if parts.next().is_some() || day_of(first) != (year, month, day) {
         return None;
     }
     let mut ms = first * DAY_MS;
@@ -294,7 +273,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_iso_writes_is_read_back(
-            ms in days_from_civil(0, 1, 1) * DAY_MS..days_from_civil(9999, 12, 31) * DAY_MS,
+            ms in days_of(0, 1, 1) * DAY_MS..days_of(9999, 12, 31) * DAY_MS,
         ) {
             prop_assert_eq!(parse_date(&iso(ms)), Some(ms));
         }

@@ -73,8 +73,7 @@ impl Replaced {
 impl LogReader {
     /// The segments that are there now; what `known` has is not opened again.
     pub(super) fn list(&self, known: &View, replacing: Replacing) -> Result<View> {
-        let mut view = View::default();
-        view.skip_damage = self.skip_damage;
+        let mut view = View { skip_damage: self.skip_damage, ..View::default() };
         let entries = match self.vfs.list(&self.log_dir) {
             Ok(entries) => entries,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(view),
@@ -175,62 +174,15 @@ fn vanished(path: PathBuf) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use std::collections::HashMap;
 
     use super::*;
     use crate::codec::Compression;
-    use crate::codec::axis::Axis;
-    use crate::format::declare::{Declaration, SeriesKey};
-    use crate::format::segment::SegmentHeader;
-    use crate::id::{SegmentId, StoreId, Uid};
-    use crate::log::{BatchColumn, LOG_DIR, SegmentWriter, compact_segments};
+    use crate::log::sample_segment::{SAMPLE_RUN, sample_header, write_sample};
+    use crate::log::{LOG_DIR, compact_segments};
     use crate::vfs::{MemoryVfs, OpenMode, Vfs};
 
-    const RUN: Uid = Uid::from_bytes([7; 16]);
     const FILES: u8 = 100;
-
-    fn header(writer: WriterId, kind: SegmentKind) -> SegmentHeader {
-        SegmentHeader {
-            features: 0,
-            kind,
-            id: SegmentId::random().unwrap(),
-            writer,
-            number: 0,
-            predecessor: SegmentId::default(),
-            predecessor_len: 0,
-            created_ms: 1,
-            store: StoreId::default(),
-        }
-    }
-
-    /// Writes a closed segment of ten batches of one point; returns its length after five of them.
-    fn write_segment(vfs: &Arc<dyn Vfs>, log_dir: &Path, writer: WriterId) -> u64 {
-        let header = header(writer, SegmentKind::Log);
-        let mut segment = SegmentWriter::create(Arc::clone(vfs), log_dir, header, Compression::Zstd).unwrap();
-        let series = SeriesKey::of_run(RUN, "loss");
-        let declaration =
-            Arc::new(Declaration { number: 0, series, origin: writer.into(), attributes: Vec::new() });
-        let mut half = 0;
-        for n in 0..10 {
-            let axes = [Axis { steps: &[n], timestamps_ms: &[n] }];
-            let values = [n as f64];
-            let column = BatchColumn {
-                declaration: &declaration,
-                first_ordinal: n as u64,
-                axis: 0,
-                values: &values,
-                extras: &[],
-            };
-            segment.append_batch(&axes, &[column], 0).unwrap();
-            if n == 4 {
-                half = segment.len();
-            }
-        }
-        segment.finish().unwrap();
-        half
-    }
 
     /// Found by a crowd of writers: a segment was folded while it grew, then sealed to fewer bytes that held more.
     #[test]
@@ -244,7 +196,7 @@ mod tests {
     /// By writer: up to which ordinal its points are there.
     fn points(view: &View) -> HashMap<WriterId, u64> {
         let mut ends = HashMap::new();
-        for part in view.series(RUN).unwrap() {
+        for part in view.series(SAMPLE_RUN).unwrap() {
             let origin = WriterId::from_bytes(*part.declaration.origin.as_bytes());
             let end = ends.entry(origin).or_insert(0);
             *end = part.end().max(*end);
@@ -262,7 +214,8 @@ mod tests {
         let mut whole = HashMap::new();
         for n in 0..FILES {
             let writer = WriterId::from_bytes([n + 1; 16]);
-            let half = write_segment(&vfs, &log_dir, writer);
+            let header = sample_header(writer, 0, SegmentKind::Log);
+            let half = write_sample(&vfs, &log_dir, header, 0);
             let path = crate::log::segment_path(&log_dir, writer, 0);
             let file = vfs.open(&path, OpenMode::Read).unwrap();
             let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
@@ -276,7 +229,7 @@ mod tests {
         let sources: Vec<Arc<Segment>> = new_reader().refresh().unwrap().all_segments().cloned().collect();
         assert_eq!(sources.len(), usize::from(FILES), "nothing says that one of them is replaced");
         let folder = WriterId::from_bytes([0xee; 16]);
-        let folded = header(folder, SegmentKind::Sealed);
+        let folded = sample_header(folder, 0, SegmentKind::Sealed);
         compact_segments(
             &vfs,
             &log_dir,

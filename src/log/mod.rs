@@ -11,6 +11,7 @@ mod blob_writer;
 mod check;
 mod check_directory;
 mod column_reader;
+mod coverage;
 #[cfg(all(test, loom))]
 mod interleavings;
 mod listing;
@@ -26,6 +27,8 @@ mod origin_stream;
 mod reader;
 mod recover;
 mod salvage;
+#[cfg(test)]
+mod sample_segment;
 mod seal;
 mod segment_reader;
 mod segment_scan;

@@ -13,17 +13,16 @@ use crate::error::{Error, Result};
 use crate::format::blob::BLOB_ENTITY;
 use crate::format::declare::Declaration;
 use crate::format::directory::{EntityEntry, Extent, FrameEntry};
-use crate::format::event::{EntityKind, Event, Field, Value};
+use crate::format::event::{EntityKind, Event};
 use crate::format::event_record::{Record, decode_event, entities_of};
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameKind};
-use crate::format::live::LiveHeader;
-use crate::format::segment::Replaced;
+use crate::format::segment::{Replaced, SegmentKind};
 use crate::id::{SegmentId, Uid, WriterId};
 use crate::log::LOG_DIR;
+use crate::log::coverage::Told;
 use crate::log::listing::{LeftClosed, Replacing};
-use crate::log::live_reader::LiveWindow;
 use crate::log::segment_reader::{LoadedDirectory, Segment, SegmentState};
-use crate::vfs::{Vfs, process};
+use crate::vfs::Vfs;
 
 /// How often a listing with holes is repeated.
 const LISTINGS_MAX: usize = 3;
@@ -57,13 +56,13 @@ pub(crate) struct View {
     /// Files that were not opened, because closed segments replace all they hold.
     pub(super) left_closed: BTreeMap<(WriterId, u64), LeftClosed>,
     /// By writer: its live records below this are in the segments as they were then. (Segments themselves go on.)
-    live_to: HashMap<WriterId, u64>,
+    pub(super) live_to: HashMap<WriterId, u64>,
     /// The same as far as the frames before the first damage in one of its segments say it.
-    sure_live_to: HashMap<WriterId, u64>,
-    /// Writers one of whose segments is missing or shorter than the next one says.
-    cut: HashSet<WriterId>,
-    /// By writer: what [`View::live_to`] found. The view does not change, so neither does this.
-    told: Arc<Mutex<HashMap<WriterId, u64>>>,
+    pub(super) sure_live_to: HashMap<WriterId, u64>,
+    /// Writers one of whose segments is missing, or shorter than it or the next one says.
+    pub(super) cut: HashSet<WriterId>,
+    /// By writer: what was found out already. The view does not change, so neither does this.
+    pub(super) told: Arc<Mutex<HashMap<WriterId, Told>>>,
     /// Files that could not be opened, and numbers that are missing.
     pub problems: Vec<Problem>,
     /// Whether damaged events are passed over.
@@ -151,6 +150,7 @@ impl View {
         };
         self.segments.len() == other.segments.len()
             && self.all.len() == other.all.len()
+            && self.all.values().zip(other.all.values()).all(|(a, b)| Arc::ptr_eq(a, b))
             && self.left_closed.keys().eq(other.left_closed.keys())
             && self.segments.iter().zip(&other.segments).all(|(a, b)| same(a, b))
             && self.problems == other.problems
@@ -205,9 +205,14 @@ impl View {
             if before > 0 && before < segment.header.predecessor_len {
                 self.cut.insert(writer);
             }
-            let live_to = self.live_to.entry(writer).or_default();
+            // One that was rewritten is written as a whole before it gets its name, and says first what it takes over.
+            if segment.header.kind == SegmentKind::Sealed && state.footer.is_none() {
+                self.cut.insert(writer);
+            }
+            // What it holds says whose records it covers, whatever name somebody gave it.
+            let live_to = self.live_to.entry(segment.header.writer).or_default();
             if let Some(sure) = state.sure_live_to {
-                self.sure_live_to.entry(writer).or_insert(sure.max(*live_to));
+                self.sure_live_to.entry(segment.header.writer).or_insert(sure.max(*live_to));
             }
             *live_to = state.live_to.max(*live_to);
             let expected = next_number.entry(writer).or_default();
@@ -227,6 +232,16 @@ impl View {
                 self.segments.push((segment, state));
             }
         }
+        // Numbers below one that others replace are there, too, or replaced.
+        let mut numbers: HashMap<WriterId, (u64, u64)> = HashMap::new();
+        let known = self.all.keys().filter(|name| !replaced_numbers.contains(*name));
+        for (writer, number) in known.chain(&replaced_numbers) {
+            let (count, end) = numbers.entry(*writer).or_default();
+            *count += 1;
+            *end = number.saturating_add(1).max(*end);
+        }
+        self.cut
+            .extend(numbers.into_iter().filter(|(_, (count, end))| count < end).map(|(writer, _)| writer));
     }
 
     /// Places that answers lack so far: what was passed over, could not be taken in, or is not there.
@@ -296,7 +311,7 @@ impl View {
     }
 
     /// The same of some segments and directories only.
-    fn entries_where(
+    pub(super) fn entries_where(
         &self,
         uid: Uid,
         in_segment: impl Fn(&Segment, &Arc<SegmentState>) -> bool,
@@ -371,62 +386,6 @@ impl View {
         };
         let others = self.all.values().filter(|s| s.header.id != replaced.header.id);
         others.filter(|s| holds(&s.state())).cloned().collect()
-    }
-
-    /// The writer's live records below this are in segments: its own, or those of whoever recovered or folded them.
-    pub(crate) fn live_to(&self, writer: WriterId) -> Result<u64> {
-        let mut known = self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(to) = known.get(&writer) {
-            return Ok(*to);
-        }
-        let own = self.live_to.get(&writer).copied().unwrap_or(0);
-        let uid = Uid::from_bytes(*writer.as_bytes());
-        let mut told = own;
-        for (segment, _, entry) in self.entries_where(uid, |_, _| true, |directory| directory.has_writers)? {
-            for offset in entry.events {
-                let operations = read_event(&segment, offset)?.into_iter().flat_map(|event| event.operations);
-                let told_here = operations.filter_map(|o| match o.value {
-                    Value::Integer(to)
-                        if o.kind == EntityKind::WRITER && o.uid == uid && o.field == Field::LIVE_TO =>
-                    {
-                        u64::try_from(to).ok()
-                    }
-                    _ => None,
-                });
-                told = told_here.max().unwrap_or(0).max(told);
-            }
-        }
-        known.insert(writer, told);
-        Ok(told)
-    }
-
-    /// From which live record on a window counts, those before it being in segments; and whether it joins what they
-    /// hold. It does not if frames were lost in a power cut, or have not been copied yet.
-    pub(crate) fn covered(&self, window: &LiveWindow) -> Result<(u64, bool)> {
-        let writer = window.header.writer;
-        let covered = self.live_to(writer)?;
-        // After a power cut a later frame may be there without an earlier one, and says nothing of that. Where none of
-        // the later ones covers more, live records say themselves what is missing: those that were handed over are
-        // still there, and a bulk append has left its mark. Where one does, no record behind the hole was ever synced:
-        // frames that cover synced ones are synced before anything follows them.
-        let holes =
-            || self.sure_live_to.get(&writer).is_some_and(|sure| self.live_to.get(&writer) > Some(sure));
-        // What another host wrote may be seen late, in any order: there every hole counts.
-        let damaged = || self.all.values().any(|s| s.header.writer == writer && !s.state().damage.is_empty());
-        let host = &window.header.host;
-        let is_elsewhere = !host.is_empty() && host != LiveHeader::host_as_stored(&process::host_name());
-        let may_have_holes = is_elsewhere || window.header.boot != process::boot_id();
-        let lost = window.released > covered
-            || self.is_cut(writer)
-            || (may_have_holes && holes())
-            || (is_elsewhere && damaged());
-        Ok((covered.max(window.released), !lost))
-    }
-
-    /// Whether a segment of a writer is missing, or shorter than the next one says: it was not copied yet, or this host
-    /// does not see it as it is yet. What it holds is not known, so neither are the ordinals of what is live.
-    pub(crate) fn is_cut(&self, writer: WriterId) -> bool {
-        self.cut.contains(&writer)
     }
 }
 

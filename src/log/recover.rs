@@ -185,7 +185,7 @@ fn recover_one(
     let view = reader.refresh()?;
     let (covered, joins) = view.covered(&window)?;
     let is_copy = window.header.store != store && window.header.store != StoreId::default();
-    if !joins && (is_copy || sees_late || view.is_cut(window.header.writer)) {
+    if !joins && (is_copy || sees_late || view.is_cut(window.header.writer)?) {
         // Without all of its writer's segments: only with them it is known which ordinals its points have.
         report.waiting.push(path.to_path_buf());
         return Ok(());

@@ -389,7 +389,7 @@ mod tests {
             for lost in 0..disk.pending().len() {
                 let image = disk.after_crash(|n, _| if n == lost { Keep::Lost } else { Keep::Whole });
                 let view = LogReader::new(Arc::new(image), root).refresh().unwrap();
-                assert!(!view.is_cut(id), "without {}", disk.pending()[lost]);
+                assert!(!view.is_cut(id).unwrap(), "without {}", disk.pending()[lost]);
             }
             writer.close().unwrap();
             let names: Vec<_> = vfs.list(&root.join(LOG_DIR)).unwrap();

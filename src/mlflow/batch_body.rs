@@ -78,8 +78,8 @@ pub(super) struct Batch<'de> {
 
 /// Reads one JSON value of a kind; anything else is kept as what it is.
 pub(super) trait Read<'de>: Sized {
-    fn of_text(_: Cow<'de, str>) -> Given<Self> {
-        Given::Missing
+    fn of_text(text: Cow<'de, str>) -> Given<Self> {
+        Given::Wrong(Value::from(&*text))
     }
     fn of_flag(_: bool) -> Option<Self> {
         None
@@ -236,10 +236,6 @@ impl Read<'_> for i64 {
 }
 
 impl<'de> Read<'de> for MetricItem<'de> {
-    fn of_text(text: Cow<'de, str>) -> Given<Self> {
-        Given::Wrong(Value::from(&*text))
-    }
-
     fn of_object<A: MapAccess<'de>>(object: &mut A) -> Result<Option<Self>, A::Error> {
         let mut item = Self::default();
         while let Some(name) = object.next_key::<Cow<'de, str>>()? {
@@ -263,10 +259,6 @@ impl<'de> Read<'de> for MetricItem<'de> {
 }
 
 impl<'de> Read<'de> for PairItem<'de> {
-    fn of_text(text: Cow<'de, str>) -> Given<Self> {
-        Given::Wrong(Value::from(&*text))
-    }
-
     fn of_object<A: MapAccess<'de>>(object: &mut A) -> Result<Option<Self>, A::Error> {
         let mut item = Self::default();
         while let Some(name) = object.next_key::<Cow<'de, str>>()? {
@@ -283,10 +275,6 @@ impl<'de> Read<'de> for PairItem<'de> {
 }
 
 impl<'de, T: Read<'de>> Read<'de> for List<Given<T>> {
-    fn of_text(text: Cow<'de, str>) -> Given<Self> {
-        Given::Wrong(Value::from(&*text))
-    }
-
     fn of_list<A: SeqAccess<'de>>(list: &mut A) -> Result<Option<Self>, A::Error> {
         let mut read = Self::default();
         // The greatest of the limits: what is beyond is refused, whatever it says.

@@ -15,6 +15,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 pub use logged_model::{LoggedModel, LoggedModelMetric, LoggedModelStatus, ModelOutput};
+#[cfg(feature = "cli")]
+pub(crate) use moment::{day_of, days_of};
 pub(crate) use moment::{moment_of, moment_text};
 pub use registry::{ModelStage, ModelVersion, RegisteredModel};
 pub use trace::{Assessment, AssessmentError, AssessmentValue, Span, TraceInfo, TraceState};

@@ -5,7 +5,7 @@
 const MS_PER_DAY: i64 = 86_400_000;
 
 /// Days since 1970 of a day of the Gregorian calendar.
-fn days_of(year: i64, month: i64, day: i64) -> i64 {
+pub(crate) fn days_of(year: i64, month: i64, day: i64) -> i64 {
     // Years that begin in March, so that the leap day is their last one.
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);
@@ -16,7 +16,7 @@ fn days_of(year: i64, month: i64, day: i64) -> i64 {
 }
 
 /// The day of the Gregorian calendar that is so many days after the first of 1970.
-fn day_of(days: i64) -> (i64, i64, i64) {
+pub(crate) fn day_of(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
     let day_of_era = days.rem_euclid(146_097);

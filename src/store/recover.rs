@@ -90,7 +90,7 @@ impl Inner {
                     report.files += 1;
                     let sees_late = !self.medium.trusts_locks();
                     let waits =
-                        window.header.store != self.id || sees_late || view.is_cut(window.header.writer);
+                        window.header.store != self.id || sees_late || view.is_cut(window.header.writer)?;
                     if (!joins && waits) || (behind > 0 && sees_late) {
                         report.waiting.push(self.relative(&path));
                     } else if !joins || behind > 0 {

@@ -110,8 +110,8 @@ struct State {
     age: Age,
     close_to_open: bool,
     random: Random,
-    /// Files of others, by identity.
-    seen: HashMap<u64, Seen>,
+    /// Files of others, by identity and name: a server gives the identity of a removed file to another one.
+    seen: HashMap<(u64, PathBuf), Seen>,
     lists: BTreeMap<PathBuf, Vec<Entry>>,
     /// Files that were made here, by identity, and their names.
     own: HashMap<u64, Own>,
@@ -187,6 +187,11 @@ impl Remote {
         self.shared.state.lock().unwrap()
     }
 
+    /// Whether a file was made here.
+    fn is_own(state: &State, path: &Path, identity: u64) -> bool {
+        state.own_paths.contains(path) && state.own.contains_key(&identity)
+    }
+
     fn guard(&self, state: &mut State, what: &str, path: &Path) {
         let is_ours = state.own_paths.contains(path);
         let matters = match folder(path) {
@@ -206,7 +211,7 @@ impl Remote {
             Age::Chance(one_in) => state.random.one_in(one_in),
             Age::Held(stale) => !stale.file(path),
         };
-        let seen = state.seen.entry(now.identity);
+        let seen = state.seen.entry((now.identity, path.to_path_buf()));
         let seen = seen.or_insert_with(|| Seen { metadata: now, pages: HashMap::new() });
         if asks {
             // With the size a client learns that a file has changed, and forgets its pages.
@@ -239,24 +244,29 @@ impl Vfs for Remote {
         let mut state = self.state();
         let file = self.shared.server.open(path, mode)?;
         let now = file.metadata()?;
+        let mut is_own = Self::is_own(&state, path, now.identity);
         if mode == OpenMode::CreateNew {
+            is_own = true;
             state.own.insert(now.identity, Own::default());
             state.own_paths.insert(path.to_path_buf());
             if let Some(parent) = path.parent() {
                 state.lists.remove(parent);
             }
-        } else if !state.own.contains_key(&now.identity) {
+        } else if !is_own {
             if mode == OpenMode::ReadWrite {
                 self.guard(&mut state, "opens for writing", path);
             }
             // An open is a look at the size.
             if state.close_to_open {
-                state.seen.insert(now.identity, Seen { metadata: now, pages: HashMap::new() });
+                state.seen.insert(
+                    (now.identity, path.to_path_buf()),
+                    Seen { metadata: now, pages: HashMap::new() },
+                );
             }
             self.believed(&mut state, path, now);
         }
         let identity = now.identity;
-        Ok(Arc::new(RemoteFile { remote: self.clone(), file, path: path.to_path_buf(), identity }))
+        Ok(Arc::new(RemoteFile { remote: self.clone(), file, path: path.to_path_buf(), identity, is_own }))
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<Entry>> {
@@ -284,6 +294,7 @@ impl Vfs for Remote {
         let mut state = self.state();
         self.guard(&mut state, "removes", path);
         state.lists.clear();
+        state.own_paths.remove(path);
         self.shared.server.remove_file(path)
     }
 
@@ -329,7 +340,7 @@ impl Vfs for Remote {
         if now.is_dir {
             return Ok(now);
         }
-        if let Some(own) = state.own.get(&now.identity) {
+        if let Some(own) = state.own.get(&now.identity).filter(|_| Self::is_own(&state, path, now.identity)) {
             return Ok(Metadata { len: own.content.len() as u64, ..now });
         }
         Ok(self.believed(&mut state, path, now))
@@ -368,6 +379,8 @@ struct RemoteFile {
     file: Arc<dyn VfsFile>,
     path: PathBuf,
     identity: u64,
+    /// Whether it was made here.
+    is_own: bool,
 }
 
 fn pages_of(offset: u64, len: usize) -> std::ops::Range<u64> {
@@ -388,16 +401,17 @@ impl VfsFile for RemoteFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut guard = self.remote.state();
         let state = &mut *guard;
-        if let Some(own) = state.own.get(&self.identity) {
+        if let Some(own) = state.own.get(&self.identity).filter(|_| self.is_own) {
             let rest = own.content.get(offset as usize..).unwrap_or_default();
             let count = rest.len().min(buffer.len());
             buffer[..count].copy_from_slice(&rest[..count]);
             return Ok(count);
         }
-        if let hash_map::Entry::Vacant(place) = state.seen.entry(self.identity) {
+        let place = (self.identity, self.path.clone());
+        if let hash_map::Entry::Vacant(place) = state.seen.entry(place.clone()) {
             place.insert(Seen { metadata: self.file.metadata()?, pages: HashMap::new() });
         }
-        let (seen, met) = (state.seen.get_mut(&self.identity).unwrap(), &mut state.met);
+        let (seen, met) = (state.seen.get_mut(&place).unwrap(), &mut state.met);
         // What lies behind the size that is believed is not asked for.
         let count = (seen.metadata.len.saturating_sub(offset) as usize).min(buffer.len());
         for page in pages_of(offset, count) {
@@ -416,7 +430,7 @@ impl VfsFile for RemoteFile {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut guard = self.remote.state();
         let state = &mut *guard;
-        let Some(own) = state.own.get_mut(&self.identity) else {
+        let Some(own) = state.own.get_mut(&self.identity).filter(|_| self.is_own) else {
             self.remote.guard(state, "writes to", &self.path);
             return self.file.write_all_at(bytes, offset);
         };
@@ -446,7 +460,7 @@ impl VfsFile for RemoteFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut guard = self.remote.state();
-        if let Some(own) = guard.own.get_mut(&self.identity) {
+        if let Some(own) = guard.own.get_mut(&self.identity).filter(|_| self.is_own) {
             while let Some(page) = own.unwritten.first().copied() {
                 self.write_page(own, page)?;
             }
@@ -457,7 +471,7 @@ impl VfsFile for RemoteFile {
     fn metadata(&self) -> io::Result<Metadata> {
         let mut state = self.remote.state();
         let now = self.file.metadata()?;
-        if let Some(own) = state.own.get(&self.identity) {
+        if let Some(own) = state.own.get(&self.identity).filter(|_| self.is_own) {
             return Ok(Metadata { len: own.content.len() as u64, ..now });
         }
         Ok(self.remote.believed(&mut state, &self.path, now))

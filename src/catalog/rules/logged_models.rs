@@ -55,11 +55,7 @@ pub fn model_param_unchanged(model: &Entity, key: &str, value: &str) -> Result<b
     if old == value {
         return Ok(false);
     }
-    Err(Error::InvalidState(format!(
-        "Changing param values is not allowed. Param with key='{key}' was already logged with value='{old}' for model \
-         ID='{}'. Attempted logging new value '{value}'.",
-        logged_model_id(model)
-    )))
+    Err(super::param_changed("model", &logged_model_id(model), key, &old, value))
 }
 
 #[cfg(test)]

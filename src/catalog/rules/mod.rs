@@ -174,11 +174,15 @@ pub fn param_unchanged(run: &Entity, key: &str, value: &str) -> Result<bool> {
     if old == value {
         return Ok(false);
     }
-    Err(Error::InvalidState(format!(
-        "Changing param values is not allowed. Param with key='{key}' was already logged with value='{old}' for run \
-         ID='{}'. Attempted logging new value '{value}'.",
-        run_id(run)
-    )))
+    Err(param_changed("run", &run_id(run), key, &old, value))
+}
+
+/// A param that has another value already; of whom, by what kind of owner.
+fn param_changed(owner: &str, id: &str, key: &str, old: &str, value: &str) -> Error {
+    Error::InvalidState(format!(
+        "Changing param values is not allowed. Param with key='{key}' was already logged with value='{old}' for {owner} \
+         ID='{id}'. Attempted logging new value '{value}'."
+    ))
 }
 
 /// A run's name and its tag `mlflow.runName`, where both are given, are one.
