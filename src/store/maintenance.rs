@@ -182,15 +182,30 @@ impl Inner {
             let writer = segment.header.writer;
             let is_own = own == Some(writer);
             let in_use = live.contains(&writer) && !is_own;
-            if segment.header.kind == SegmentKind::Blobs || in_use || !state.damage.is_empty() {
+            if segment.header.kind == SegmentKind::Blobs || in_use {
                 continue;
             }
-            if state.footer.is_none() && (is_own || !self.is_abandoned(&segment.path)?) {
+            if state.footer.is_none() && (is_own || !self.has_ended(segment)?) {
                 continue;
             }
-            found.push(Arc::clone(segment));
+            if segment.state().damage.is_empty() {
+                found.push(Arc::clone(segment));
+            }
         }
         Ok(found)
+    }
+
+    /// Whether nobody appends to a segment any more. If so, all of it is known afterwards: what was seen of it may be
+    /// older than the last words of its writer.
+    pub(super) fn has_ended(&self, segment: &Segment) -> Result<bool> {
+        if segment.is_closed() {
+            return Ok(true);
+        }
+        let has_ended = self.is_abandoned(&segment.path)?;
+        if has_ended {
+            segment.refresh()?;
+        }
+        Ok(has_ended)
     }
 
     /// Whether the process that wrote a file is gone: it holds a lock on it as long as it may append.
@@ -291,6 +306,8 @@ impl Inner {
         let mut waiting = 0;
         let mut any = false;
         for segment in view.replaced_segments() {
+            // First, so that what is asked below is asked of all of it.
+            let is_final = self.is_final(&segment)?;
             let mut covered = false;
             // A copy that has just arrived may still be in somebody's hands, so its own age counts, too.
             for other in view.replacements(&segment).iter().filter(|o| is_old(&o.path)) {
@@ -307,7 +324,7 @@ impl Inner {
                     break;
                 }
             }
-            if !covered || !self.is_unchanged(&segment)? {
+            if !covered || !is_final {
                 waiting += 1;
                 continue;
             }
@@ -326,9 +343,9 @@ impl Inner {
     }
 
     /// Whether the file under the segment's name is still that segment, and nobody writes to it.
-    fn is_unchanged(&self, segment: &Segment) -> Result<bool> {
+    fn is_final(&self, segment: &Segment) -> Result<bool> {
         let same = self.vfs.metadata(&segment.path).is_ok_and(|m| m.identity == segment.identity);
-        Ok(same && (segment.is_closed() || self.is_abandoned(&segment.path)?))
+        Ok(same && self.has_ended(segment)?)
     }
 
     /// Whether every byte of a closed segment is what was written. It is synced, because it may have come as a copy.
@@ -503,6 +520,26 @@ mod tests {
             assert_eq!(std::fs::read(&path).unwrap() == before, stays, "{what}");
             let parts = store.inner().reader.refresh().unwrap().series(Uid::from_bytes([7; 16])).unwrap();
             assert_eq!(parts.iter().map(|p| p.end()).max(), Some(50), "{what}");
+        }
+    }
+
+    /// Found by a crowd of writers: what a view knows of a segment may be older than the end of its writer.
+    #[test]
+    fn a_segment_whose_writer_ended_after_the_look_is_folded_as_a_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let writing = Store::open(directory.path()).unwrap();
+        let run = writing.experiment("e").unwrap().start_run(RunOptions::new()).unwrap();
+        run.log_columns(&[0, 1], &[0, 1], &[("x", &[0.0, 1.0])]).unwrap();
+        let folding = Store::open(directory.path()).unwrap();
+        let view = folding.inner().reader.refresh().unwrap();
+        assert!(folding.inner().foldable(&view).unwrap().is_empty(), "its writer lives");
+        run.log_columns(&[2, 3], &[2, 3], &[("x", &[2.0, 3.0])]).unwrap();
+        drop(run);
+        writing.close().unwrap();
+        let foldable = folding.inner().foldable(&view).unwrap();
+        assert!(!foldable.is_empty());
+        for segment in foldable {
+            assert_eq!(segment.state().valid_len, segment.file_len().unwrap());
         }
     }
 

@@ -236,8 +236,8 @@ impl Repair<'_> {
             Err(error) => return Err(error),
         };
         let own = self.inner.writer.as_ref().map(LogWriter::id);
-        let is_used =
-            !segment.is_closed() && (own == Some(segment.header.writer) || !self.inner.is_abandoned(path)?);
+        let is_own = own == Some(segment.header.writer);
+        let is_used = !segment.is_closed() && (is_own || !self.inner.has_ended(&segment)?);
         if is_used {
             self.act(RepairKind::Left, path, "its writer lives; repair again when it has ended");
             return Ok(());
