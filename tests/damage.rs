@@ -8,6 +8,7 @@ mod chance;
 mod damage {
     mod closed;
     mod faults;
+    mod hung;
     mod live;
     mod power;
     mod power_examples;

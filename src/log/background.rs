@@ -58,16 +58,21 @@ impl Shared {
         let mut last_sync = Instant::now();
         let mut last_flush = Instant::now();
         loop {
-            let (stop, asked) = {
+            let (stop, begin, asked) = {
                 let signal = lock(&self.signal);
-                let wait = |s: &mut Signal| !s.stop && !s.hand_over;
+                let wait = |s: &mut Signal| !s.stop && !s.hand_over && !s.begin_live;
                 let pause = self.options.sync_interval;
                 let waited = self.woken.wait_timeout_while(signal, pause, wait);
                 let mut signal = waited.unwrap_or_else(PoisonError::into_inner).0;
-                (signal.stop, std::mem::take(&mut signal.hand_over))
+                let begin = std::mem::take(&mut signal.begin_live);
+                (signal.stop, begin, !begin && std::mem::take(&mut signal.hand_over))
             };
             if stop {
                 return;
+            }
+            if begin {
+                self.begin_live_if_none();
+                continue;
             }
             if self.poison.get().is_some() {
                 // Nothing can be written any more; logging calls say so themselves.
@@ -102,10 +107,10 @@ impl Shared {
         let Some(live) = self.live.get().filter(|live| live.is_unlinked()) else { return Ok(()) };
         let mut side = lock(&self.side);
         self.check()?;
-        let mut held = live.hold();
-        self.hand_over_held(&mut side, live, &mut held)?;
+        let held = live.hold();
+        self.hand_over_held(&mut side, live, &held)?;
         self.ensure_folder(&self.live_dir)?;
-        live.begin_again(self.vfs.as_ref(), &mut held)
+        live.begin_again(self.vfs.as_ref(), &held)
     }
 
     pub(super) fn seal_closed(&self) -> Result<()> {

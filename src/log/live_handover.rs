@@ -1,7 +1,10 @@
 //! The live file as the segment side sees it: which points wait, are in frames, or may give their blocks back.
 //!
 //! Contract: `released <= handed <= sequence`. Records below `handed` are in frames; a block is taken again only after
-//! `released`, which the file says before, has passed its last record. All of it under the segment lock.
+//! `released`, which the file says before, has passed its last record. All of it under the segment lock, so nobody else
+//! changes these; no system call is made under the lock that logging calls take.
+
+use std::sync::Arc;
 
 use crate::error::Result;
 use crate::format::live::{BLOCK_RECORDS, RELEASED_AT, encode_bulk_mark};
@@ -10,14 +13,15 @@ use crate::log::live_file::GROWTH_BLOCKS;
 use crate::log::live_writer::{Held, LiveState, LiveWriter};
 
 impl LiveWriter {
-    /// Keeps everybody from logging until the guard is dropped.
+    /// Keeps everybody from logging until the guard is dropped: who wants to waits, with the stall timeout.
     pub(crate) fn hold(&self) -> Held<'_> {
-        Held(self.lock())
+        self.lock().is_held = true;
+        Held(self)
     }
 
     /// The window of points that wait for a hand-over.
-    pub(crate) fn waiting(&self, held: &Held<'_>) -> Waiting {
-        let state = &held.0;
+    pub(crate) fn waiting(&self) -> Waiting {
+        let state = self.lock();
         let block = |(index, first): &(usize, u64)| Some((state.blocks.get(*index)?.clone(), *first));
         Waiting {
             blocks: state.points.iter().filter_map(block).collect(),
@@ -29,22 +33,24 @@ impl LiveWriter {
     }
 
     /// Records below `to` are in frames now; their blocks stay as they are until [`LiveWriter::release`].
-    pub(crate) fn hand(&self, held: &mut Held<'_>, to: u64) {
-        held.0.handed = held.0.handed.max(to);
+    pub(crate) fn hand(&self, to: u64) {
+        let mut state = self.lock();
+        state.handed = state.handed.max(to);
     }
 
     /// What could be released: the sequence up to which all is in frames, if that is news, and whether these frames
     /// must be synced before.
-    pub(crate) fn releasable(&self, held: &Held<'_>) -> Option<(u64, bool)> {
-        let state = &held.0;
+    pub(crate) fn releasable(&self) -> Option<(u64, bool)> {
+        let state = self.lock();
         (state.handed > state.released).then_some((state.handed, state.synced > state.released))
     }
 
     /// Gives back the blocks of records below `to`. Only under the segment lock, so that the word in the file never
     /// goes back. System call: the word is in the file before a block of it is taken again.
-    pub(crate) fn release(&self, held: &mut Held<'_>, to: u64) -> Result<()> {
-        let state = &mut held.0;
-        state.file.write_cursor(self.seed, RELEASED_AT, to)?;
+    pub(crate) fn release(&self, to: u64) -> Result<()> {
+        let file = Arc::clone(&self.lock().file);
+        file.write_cursor(self.seed, RELEASED_AT, to)?;
+        let mut state = self.lock();
         state.released = to;
         while let Some(&(index, first)) = state.points.front() {
             // A block ends where the next one begins; it need not be full.
@@ -59,31 +65,40 @@ impl LiveWriter {
         if state.points.is_empty() {
             state.current = None;
         }
+        drop(state);
         self.space.notify_all();
         Ok(())
     }
 
     /// Makes sure that [`LiveWriter::burn`] finds a place: whether it does. All records are handed over.
-    pub(crate) fn has_room(&self, held: &mut Held<'_>) -> Result<bool> {
-        let state = &mut held.0;
-        let is_full = state.room() == 0 && state.free.is_empty();
-        if is_full && !state.is_growing && self.may_grow(state) {
-            let blocks = state.file.grow(state.blocks.len(), GROWTH_BLOCKS)?;
-            state.add_blocks(blocks);
-        }
-        Ok(state.room() > 0 || !state.free.is_empty())
+    pub(crate) fn has_room(&self, _held: &Held<'_>) -> Result<bool> {
+        let (file, known) = {
+            let mut state = self.lock();
+            let has_room = state.room() > 0 || !state.free.is_empty();
+            if has_room || state.is_growing || !self.may_grow(&state) {
+                return Ok(has_room);
+            }
+            state.is_growing = true;
+            (Arc::clone(&state.file), state.blocks.len())
+        };
+        let grown = file.grow(known, GROWTH_BLOCKS);
+        let mut state = self.lock();
+        state.is_growing = false;
+        state.add_blocks(grown?);
+        Ok(true)
     }
 
     /// The number that the next record gets.
-    pub(crate) fn next_sequence(&self, held: &Held<'_>) -> u64 {
-        held.0.sequence
+    pub(crate) fn next_sequence(&self, _held: &Held<'_>) -> u64 {
+        self.lock().sequence
     }
 
     /// Gives the next number to a bulk append whose frame is written and says so. Should that frame be lost in a power
     /// cut, the mark is a hole: no later point takes the place of a lost one.
-    pub(crate) fn burn(&self, held: &mut Held<'_>) {
-        let state = &mut *held.0;
-        let marked = self.put_mark(state);
+    pub(crate) fn burn(&self, _held: &Held<'_>) {
+        let mut state = self.lock();
+        // System call where the file is not mapped, as for every point there.
+        let marked = self.put_mark(&mut state);
         state.sequence += 1;
         state.handed = state.sequence;
         if marked.is_err() {

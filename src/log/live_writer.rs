@@ -83,6 +83,8 @@ pub(super) struct LiveState {
     growth_error: Option<Error>,
     /// Nothing is logged any more.
     ended: bool,
+    /// Nothing is logged until a bulk append is in the log.
+    pub(super) is_held: bool,
     /// Records of one call before they are published: (block, word, words). Kept for its memory.
     group: Vec<(usize, usize, [u64; 4])>,
 }
@@ -112,6 +114,7 @@ impl LiveState {
             is_growing: false,
             growth_error: None,
             ended: false,
+            is_held: false,
             group: Vec::new(),
         }
     }
@@ -133,12 +136,19 @@ pub(crate) struct LiveWriter {
     pub(super) seed: u64,
     options: LiveOptions,
     pub(super) state: Mutex<LiveState>,
-    /// Notified when blocks became free.
+    /// Notified when blocks became free, and when logging may go on.
     pub(super) space: Condvar,
 }
 
-/// While it lives, nobody logs through this file.
-pub(crate) struct Held<'a>(pub(super) MutexGuard<'a, LiveState>);
+/// While it lives, nobody logs through this file. Only under the segment lock, so there is one at a time.
+pub(crate) struct Held<'a>(pub(super) &'a LiveWriter);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.lock().is_held = false;
+        self.0.space.notify_all();
+    }
+}
 
 impl fmt::Debug for LiveWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -194,7 +204,8 @@ impl LiveWriter {
         self.growth_left(state.blocks.len()) >= GROWTH_BLOCKS
     }
 
-    /// Waits until `wanted` blocks are free, and gives up after the stall timeout, or if the file cannot grow.
+    /// Waits until `wanted` blocks are free and nobody keeps points out; gives up after the stall timeout, or if the
+    /// file cannot grow.
     fn reserve<'a>(
         &'a self,
         mut state: MutexGuard<'a, LiveState>,
@@ -204,7 +215,7 @@ impl LiveWriter {
         let deadline = Instant::now() + self.options.stall_timeout;
         // An earlier one is no news.
         state.growth_error = None;
-        while state.free.len() < wanted {
+        while state.free.len() < wanted || state.is_held {
             if let Some(error) = state.growth_error.take() {
                 return Err(error);
             }
@@ -212,7 +223,9 @@ impl LiveWriter {
                 return Err(Error::Poisoned { reason: CLOSED.into() });
             }
             // The background enlarges the file or takes points over: a disk that hangs must not hang the caller.
-            wake();
+            if state.free.len() < wanted {
+                wake();
+            }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(Error::Busy {
@@ -264,7 +277,7 @@ impl LiveWriter {
     fn publish_one(&self, state: &mut LiveState, number: u32, point: Point) -> Option<Logged> {
         let is_declared = state.declared.get(number as usize).copied().unwrap_or(false);
         let (index, slot) = state.current?;
-        if !is_declared || slot > BLOCK_RECORDS || state.ended || !state.file.is_mapped() {
+        if !is_declared || slot > BLOCK_RECORDS || state.ended || state.is_held || !state.file.is_mapped() {
             return None;
         }
         let words = encode_record(self.seed, state.sequence, number, point);
@@ -277,6 +290,9 @@ impl LiveWriter {
     /// Logs points, in order and without others between them: all are there or none. `wake` asks for a hand-over.
     pub(crate) fn log(&self, points: &[(&Arc<Declaration>, Point)], wake: &dyn Fn()) -> Result<Logged> {
         let mut state = self.lock_to_log();
+        if state.is_held {
+            state = self.reserve(state, 0, wake)?;
+        }
         for (declaration, _) in points {
             if !state.declared.get(declaration.number as usize).copied().unwrap_or(false) {
                 state = self.declare(state, declaration, wake)?;
@@ -486,11 +502,12 @@ impl LiveWriter {
     }
 
     /// Makes a new file in place of one that was removed; all records are in frames.
-    pub(crate) fn begin_again(&self, vfs: &dyn Vfs, held: &mut Held<'_>) -> Result<()> {
-        let sequence = held.0.sequence;
-        let ended = held.0.ended;
-        let state = Self::begin(vfs, &self.path, &self.header, self.options, sequence)?;
-        *held.0 = LiveState { ended, ..state };
+    pub(crate) fn begin_again(&self, vfs: &dyn Vfs, held: &Held<'_>) -> Result<()> {
+        let begun = Self::begin(vfs, &self.path, &self.header, self.options, self.next_sequence(held))?;
+        {
+            let mut state = self.lock();
+            *state = LiveState { ended: state.ended, is_held: state.is_held, ..begun };
+        }
         let live_dir = self.path.parent().unwrap_or(Path::new("."));
         vfs.sync_dir(live_dir).map_err(|e| Error::failed_sync(live_dir, e))
     }

@@ -112,6 +112,8 @@ impl LogWriter {
             options,
             live: OnceLock::new(),
             live_begin: Mutex::new(0),
+            begin_error: Mutex::new(None),
+            begun: Condvar::new(),
             series: RwLock::default(),
             series_count: AtomicU64::new(0),
             side: Mutex::default(),
@@ -202,16 +204,11 @@ impl LogWriter {
         if let Some(live) = self.shared.live.get() {
             return Ok(live);
         }
-        let bulk_appends = lock(&self.shared.live_begin);
-        if self.shared.live.get().is_none() {
-            let live = self.shared.begin_live(*bulk_appends)?;
-            let _ = self.shared.live.set(live);
-            self.start_thread()?;
-        }
-        self.shared.live.get().ok_or_else(|| Error::invalid("the live file could not be begun"))
+        self.start_thread()?;
+        self.shared.live_begun()
     }
 
-    fn start_thread(&self) -> Result<()> {
+    pub(super) fn start_thread(&self) -> Result<()> {
         let mut thread = lock(&self.thread);
         if thread.is_none() {
             let shared = Arc::clone(&self.shared);
@@ -277,15 +274,15 @@ impl LogWriter {
         // Without a live file, none is begun meanwhile.
         let mut none = (is_own && shared.live.get().is_none()).then(|| lock(&shared.live_begin));
         let live = shared.live.get().filter(|_| is_own);
-        let mut held = live.map(LiveWriter::hold);
+        let held = live.map(LiveWriter::hold);
         // The columns take a number of their own among the live records, see `format::live`.
         let mut live_to = none.as_ref().map_or(0, |bulk_appends| **bulk_appends + 1);
-        if let (Some(live), Some(held)) = (live, held.as_mut()) {
+        if let (Some(live), Some(held)) = (live, held.as_ref()) {
             shared.hand_over_held(side, live, held)?;
             live_to = live.next_sequence(held) + 1;
         }
         shared.append(side, columns, live_to, event)?;
-        match (live, held.as_mut(), none.as_mut()) {
+        match (live, held.as_ref(), none.as_mut()) {
             (Some(live), Some(held), _) => live.burn(held),
             (_, _, Some(bulk_appends)) => **bulk_appends += 1,
             _ => {}

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
 use crate::codec::axis::Axis;
 use crate::error::{Error, Result};
@@ -56,6 +57,7 @@ pub(super) struct SeriesTable {
 pub(super) struct Signal {
     pub(super) stop: bool,
     pub(super) hand_over: bool,
+    pub(super) begin_live: bool,
 }
 
 #[derive(Debug)]
@@ -69,6 +71,9 @@ pub(super) struct Shared {
     pub(super) live: OnceLock<LiveWriter>,
     /// Held while the live file is begun; how many bulk appends there were before.
     pub(super) live_begin: Mutex<u64>,
+    /// Why the live file could not be begun, for the call that waits for it; notified whatever came of it.
+    pub(super) begin_error: Mutex<Option<Error>>,
+    pub(super) begun: Condvar,
     pub(super) series: RwLock<SeriesTable>,
     /// Numbers that were given out.
     pub(super) series_count: AtomicU64,
@@ -117,8 +122,55 @@ impl Shared {
         self.vfs.sync_dir(parent).map_err(|e| Error::failed_sync(parent, e))
     }
 
+    /// The live file; the first call that needs it waits until the background has begun it, or the stall timeout is
+    /// over: a disk that hangs must not hang the caller.
+    pub(super) fn live_begun(&self) -> Result<&LiveWriter> {
+        let deadline = Instant::now() + self.options.stall_timeout;
+        let mut error = lock(&self.begin_error);
+        // An earlier one is no news.
+        *error = None;
+        loop {
+            if let Some(live) = self.live.get() {
+                return Ok(live);
+            }
+            if let Some(error) = error.take() {
+                return Err(error);
+            }
+            self.check()?;
+            lock(&self.signal).begin_live = true;
+            self.woken.notify_all();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Error::Busy {
+                    what: format!("the folder {}", self.live_dir.display()),
+                    holder: "a disk that has not made the live file yet".into(),
+                });
+            }
+            error = self.begun.wait_timeout(error, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// What the background does about it.
+    pub(super) fn begin_live_if_none(&self) {
+        let bulk_appends = lock(&self.live_begin);
+        let mut failed = None;
+        if self.live.get().is_none() {
+            match self.begin_live(*bulk_appends) {
+                Ok(live) => drop(self.live.set(live)),
+                Err(error) => failed = Some(error),
+            }
+        }
+        drop(bulk_appends);
+        self.tell_begun(failed);
+    }
+
+    pub(super) fn tell_begun(&self, failed: Option<Error>) {
+        *lock(&self.begin_error) = failed;
+        self.begun.notify_all();
+    }
+
     /// Begins the live file; `sequence` numbers were taken by bulk appends before.
-    pub(super) fn begin_live(&self, sequence: u64) -> Result<LiveWriter> {
+    fn begin_live(&self, sequence: u64) -> Result<LiveWriter> {
         self.ensure_folder(&self.live_dir)?;
         let header = LiveHeader {
             writer: self.id,
@@ -277,15 +329,15 @@ impl Shared {
     /// are given back by [`Shared::release_handed`].
     pub(super) fn hand_over(&self, side: &mut SegmentSide) -> Result<()> {
         let Some(live) = self.live.get() else { return Ok(()) };
-        let end = live.waiting(&live.hold()).to;
+        let end = live.waiting().to;
         loop {
-            let waiting = live.waiting(&live.hold());
+            let waiting = live.waiting();
             let to = end.min(waiting.from + HANDOVER_RECORDS_MAX);
             if waiting.from >= to {
                 return Ok(());
             }
             self.append_waiting(side, &waiting, to)?;
-            live.hand(&mut live.hold(), to);
+            live.hand(to);
         }
     }
 
@@ -294,27 +346,27 @@ impl Shared {
         &self,
         side: &mut SegmentSide,
         live: &LiveWriter,
-        held: &mut Held<'_>,
+        held: &Held<'_>,
     ) -> Result<()> {
         loop {
-            let waiting = live.waiting(held);
+            let waiting = live.waiting();
             let to = waiting.to.min(waiting.from + HANDOVER_RECORDS_MAX);
             if waiting.from < to {
                 self.append_waiting(side, &waiting, to)?;
-                live.hand(held, to);
+                live.hand(to);
             }
             if to == waiting.to {
                 break;
             }
         }
-        match live.releasable(held) {
+        match live.releasable() {
             // Nothing of it was synced, so nothing has to be synced first.
-            Some((to, false)) => live.release(held, to)?,
+            Some((to, false)) => live.release(to)?,
             Some((to, true)) if !live.has_room(held)? => {
                 if let Some(segment) = side.segment.as_mut() {
                     segment.sync()?;
                 }
-                live.release(held, to)?;
+                live.release(to)?;
             }
             _ => {}
         }
@@ -327,15 +379,14 @@ impl Shared {
     /// without a lock.
     pub(super) fn release_handed(&self) -> Result<()> {
         let Some(live) = self.live.get() else { return Ok(()) };
-        let Some((to, sync_first)) = live.releasable(&live.hold()) else { return Ok(()) };
+        let Some((to, sync_first)) = live.releasable() else { return Ok(()) };
         if sync_first {
             self.sync_segments()?;
         }
         let _side = lock(&self.side);
-        let mut held = live.hold();
-        match live.releasable(&held) {
+        match live.releasable() {
             // A bulk append may have been here first.
-            Some((now, _)) if now >= to => live.release(&mut held, to),
+            Some((now, _)) if now >= to => live.release(to),
             _ => Ok(()),
         }
     }
@@ -383,6 +434,7 @@ impl Shared {
             // Before the lock is free, so that nobody begins a segment behind the last one.
             let _ = self.poison.set(CLOSED.into());
         }
+        self.tell_begun(None);
         if let Some(live) = self.live.get() {
             // Its points are in segments that were synced when they were closed.
             live.remove(self.vfs.as_ref())?;

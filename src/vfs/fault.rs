@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 use super::memory::MemoryVfs;
 use super::power::{Disk, Named};
@@ -67,6 +67,8 @@ pub enum Fault {
     Error(i32),
     /// A write stores its first half, then fails with this `errno`; other calls fail without effect.
     Short(i32),
+    /// The call returns only after [`FaultVfs::heal`], as if nothing had been: a disk or a server that hangs.
+    Hang,
 }
 
 /// When which call fails.
@@ -82,6 +84,12 @@ pub struct Plan {
     pub forever: bool,
 }
 
+/// What becomes of a call that fails.
+struct Failure {
+    code: i32,
+    is_half_done: bool,
+}
+
 type SyncHook = Arc<dyn Fn(&Disk) + Send + Sync>;
 
 /// See the module.
@@ -93,6 +101,7 @@ pub struct FaultVfs {
 struct Shared {
     inner: Arc<dyn Vfs>,
     state: Mutex<State>,
+    healed: Condvar,
     /// Held across a change and its recording, so that the model sees changes in the order in which they happen.
     disk: Option<Mutex<Disk>>,
 }
@@ -102,6 +111,8 @@ struct State {
     plans: Vec<Plan>,
     counts: std::collections::BTreeMap<Call, u64>,
     injected: u64,
+    /// How often it was healed, so that a call that hangs waits for the next time.
+    healings: u64,
     before_sync: Option<SyncHook>,
 }
 
@@ -114,7 +125,7 @@ impl fmt::Debug for FaultVfs {
 impl FaultVfs {
     /// Fails calls to `inner`; no power model.
     pub fn new(inner: Arc<dyn Vfs>) -> Self {
-        Self { shared: Arc::new(Shared { inner, state: Mutex::default(), disk: None }) }
+        Self::of(inner, None)
     }
 
     /// Fails calls to `memory` and models its power cuts; what `memory` holds now counts as durable.
@@ -123,7 +134,11 @@ impl FaultVfs {
     /// When the files change meanwhile.
     pub fn with_power_model(memory: MemoryVfs) -> io::Result<Self> {
         let disk = Some(Mutex::new(Disk::holding(&memory)?));
-        Ok(Self { shared: Arc::new(Shared { inner: Arc::new(memory), state: Mutex::default(), disk }) })
+        Ok(Self::of(Arc::new(memory), disk))
+    }
+
+    fn of(inner: Arc<dyn Vfs>, disk: Option<Mutex<Disk>>) -> Self {
+        Self { shared: Arc::new(Shared { inner, state: Mutex::default(), healed: Condvar::new(), disk }) }
     }
 
     /// Adds a plan; several may be due at once, the first one added wins.
@@ -131,9 +146,13 @@ impl FaultVfs {
         self.state().plans.push(plan);
     }
 
-    /// Forgets all plans: space is back, the disk is healthy.
+    /// Forgets all plans: space is back, the disk is healthy, and what hangs goes on.
     pub fn heal(&self) {
-        self.state().plans.clear();
+        let mut state = self.state();
+        state.plans.clear();
+        state.healings += 1;
+        drop(state);
+        self.shared.healed.notify_all();
     }
 
     /// How many calls were made so far, of one kind or in all: the N to loop over.
@@ -165,8 +184,8 @@ impl FaultVfs {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a call and finds out whether it fails.
-    fn due(&self, call: Call) -> Option<Fault> {
+    /// Counts a call and finds out whether it fails; waits if it hangs.
+    fn due(&self, call: Call) -> Option<Failure> {
         let mut state = self.state();
         *state.counts.entry(call).or_default() += 1;
         let mut due = None;
@@ -179,13 +198,23 @@ impl FaultVfs {
         // A plan that is not for ever ends with the call it was due at.
         state.plans.retain(|plan| plan.nth > 0 || plan.forever);
         state.injected += u64::from(due.is_some());
-        due
+        match due? {
+            Fault::Error(code) => Some(Failure { code, is_half_done: false }),
+            Fault::Short(code) => Some(Failure { code, is_half_done: true }),
+            Fault::Hang => {
+                let healings = state.healings;
+                while state.healings == healings {
+                    state = self.shared.healed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
+                None
+            }
+        }
     }
 
     fn check(&self, call: Call) -> io::Result<()> {
         match self.due(call) {
             None => Ok(()),
-            Some(Fault::Error(code) | Fault::Short(code)) => Err(io::Error::from_raw_os_error(code)),
+            Some(failure) => Err(io::Error::from_raw_os_error(failure.code)),
         }
     }
 
@@ -362,10 +391,11 @@ impl VfsFile for FaultFile {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         match self.vfs.due(Call::Write) {
             None => self.write(bytes, offset),
-            Some(Fault::Error(code)) => Err(io::Error::from_raw_os_error(code)),
-            Some(Fault::Short(code)) => {
-                self.write(bytes.get(..bytes.len() / 2).unwrap_or_default(), offset)?;
-                Err(io::Error::from_raw_os_error(code))
+            Some(failure) => {
+                if failure.is_half_done {
+                    self.write(bytes.get(..bytes.len() / 2).unwrap_or_default(), offset)?;
+                }
+                Err(io::Error::from_raw_os_error(failure.code))
             }
         }
     }

@@ -83,6 +83,9 @@ fn begin(medium: Medium, blocks_max: usize, points: u64) -> (Arc<dyn Vfs>, Arc<L
     });
     let writer = writer(Arc::clone(&vfs), medium, blocks_max);
     let series = series(&writer, "a");
+    // Otherwise every model would begin with all orders in which the thread does this.
+    writer.shared.begin_live_if_none();
+    writer.start_thread().unwrap();
     (0..points).for_each(|n| writer.log_one(&series, point(n)).unwrap());
     (vfs, writer, series)
 }
@@ -98,6 +101,24 @@ fn append(writer: &LogWriter, series: &SeriesNumber, n: u64) {
         extras: &[],
     };
     writer.append_columns(&[column]).unwrap();
+}
+
+/// Two calls are first at the same time, and the thread begins the live file for both.
+#[test]
+fn first_calls_wait_for_the_live_file() {
+    explore("first calls", 2, || {
+        let vfs: Arc<dyn Vfs> = Arc::new(MemoryVfs::new());
+        let writer = writer(Arc::clone(&vfs), Medium::Plain, 3);
+        let series = series(&writer, "a");
+        let other = thread::spawn({
+            let (writer, series) = (Arc::clone(&writer), Arc::clone(&series));
+            move || writer.log_one(&series, point(0)).unwrap()
+        });
+        writer.log_one(&series, point(0)).unwrap();
+        other.join().unwrap();
+        leave(&writer);
+        assert_eq!(look(&vfs), [point(0).value; 2]);
+    });
 }
 
 /// Four points fill two blocks; the fifth waits until the thread has handed over and gives a block back.

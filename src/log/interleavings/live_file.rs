@@ -58,8 +58,8 @@ fn log(live: &LiveWriter, series: u32, points: Range<u64>) {
 /// blocks are given back.
 fn hand_over(live: &LiveWriter, frames: &AtomicU64, to: u64) {
     frames.store(to, Ordering::Release);
-    live.hand(&mut live.hold(), to);
-    live.release(&mut live.hold(), to).unwrap();
+    live.hand(to);
+    live.release(to).unwrap();
 }
 
 fn window(vfs: &MemoryVfs) -> LiveWindow {
