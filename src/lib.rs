@@ -16,6 +16,8 @@ pub mod mlflow;
 pub mod mlruns;
 pub mod model;
 pub mod query;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod store;
 mod sync;
 pub mod vfs;
@@ -36,11 +38,11 @@ pub use store::report::{
     RecoverReport, RepairAction, RepairKind, RepairReport, Severity, Stats, VerifyReport, WritersElsewhere,
 };
 pub use store::{
-    ArtifactInfo, AssessmentUpdate, Durability, ExperimentHandle, ExperimentOptions, ExperimentSearch,
-    Follow, FollowCursor, GcOptions, History, HistoryPage, LoggedModelOptions, LoggedModelSearch, Metric,
-    MetricSummary, ModelMetric, ModelVersionOptions, Network, Options, Page, ReapedRun,
-    RegisteredModelOptions, Run, RunLiveness, RunOptions, RunSearch, Search, Series, SharedMapping, Store,
-    TraceSearch, WriterInfo, WriterLiveness,
+    ArtifactFile, ArtifactInfo, ArtifactUpload, AssessmentUpdate, Durability, ExperimentHandle,
+    ExperimentOptions, ExperimentSearch, Follow, FollowCursor, GcOptions, History, HistoryPage,
+    LoggedModelOptions, LoggedModelSearch, Metric, MetricSummary, ModelMetric, ModelVersionOptions, Network,
+    Options, Page, ReapedRun, RegisteredModelOptions, Run, RunLiveness, RunOptions, RunSearch, Search,
+    Series, SharedMapping, Store, TraceSearch, WriterInfo, WriterLiveness,
 };
 
 /// The example of the README compiles.

@@ -9,6 +9,12 @@ pub const KEY_BYTES_MAX: usize = 64 * 1024;
 pub const KEY_CHARS_MAX: usize = 250;
 /// Longest value of a tag or of metadata of a trace that the API takes, in characters.
 pub const TRACE_VALUE_CHARS_MAX: usize = 100_000;
+/// Most spans that one call logs: one event names them all.
+pub const SPANS_MAX: usize = 10_000;
+/// Longest beginning of a span's name, and of its type, that is kept outside of its blob, in characters.
+pub const SPAN_NAME_CHARS_MAX: usize = 500;
+/// Most bytes of one span as JSON.
+pub const SPAN_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest param value the API takes, in characters (MLflow's limit).
 pub const PARAM_VALUE_CHARS_MAX: usize = 6_000;
 /// Longest run tag value the API takes, in characters (MLflow's limit).

@@ -40,6 +40,7 @@ const VERBS: &[&[&str]] = &[
     &["verify"],
     &["compact"],
     &["gc"],
+    &["server"],
     &["completions"],
     &["man"],
 ];

@@ -34,7 +34,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("memmap2", &["src/vfs"]),
     // The index hands redb the file it was given.
     // What lies outside of stores: trees, and where they are exported to.
-    ("std::fs", &["src/vfs", "src/index", "src/mlruns", "src/store/trees.rs", "src/cli"]),
+    // And what MLflow's package has for browsers.
+    ("std::fs", &["src/vfs", "src/index", "src/mlruns", "src/store/trees.rs", "src/server/ui.rs", "src/cli"]),
     ("bincode", &["src/format"]),
     ("zstd", &["src/codec", "src/format"]),
     ("clap", &["src/cli", "src/main.rs"]),
@@ -43,7 +44,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("indicatif", &["src/cli"]),
     ("comfy_table", &["src/cli"]),
     ("axum", &["src/server"]),
-    ("tokio", &["src/server", "src/cli"]),
+    ("hyper", &["src/server"]),
+    ("hyper_util", &["src/server"]),
+    ("tokio", &["src/server"]),
 ];
 
 const UNSAFE_HOMES: &[&str] = &["src/vfs", "src/codec/simd"];

@@ -16,6 +16,7 @@ mod names;
 mod registry;
 mod render;
 pub mod rules;
+mod spans;
 mod traces;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ pub use logged_models::{logged_model_id, logged_model_uid};
 pub use names::run_name;
 pub use registry::{DELETED_STAGE, is_deleted_version};
 pub use render::{render_dataset, run_id};
+pub use spans::{SpanRef, decode_span, encode_span, spans_of};
 pub use traces::{decode_assessment, encode_assessment, trace_id, trace_uid};
 
 use crate::error::Malformed;

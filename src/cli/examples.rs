@@ -243,6 +243,27 @@ EXAMPLES:
 Does what copying log/, live/ and artifacts/ does, with checks before. Merging
 a store again adds what is new in it; runs that were purged here stay away.";
 
+pub(super) const SERVER_ABOUT: &str = "\
+Serve the store to MLflow's clients and pages
+
+Speaks MLflow's REST protocol, takes and hands out artifacts, and shows MLflow's own pages where MLflow is installed. \
+The store is made if there is none. Other processes may log to it meanwhile.
+
+It listens on this machine alone unless told otherwise, and then wants a token from everybody: clients send what \
+MLFLOW_TRACKING_TOKEN says, browsers ask for a password. It speaks HTTP; for HTTPS put a proxy before it.";
+
+pub(super) const SERVER: &str = "\
+EXAMPLES:
+  mlrs-db server --store my-store
+  mlrs-db server --store my-store --port 8000 --ui off
+  mlrs-db server --store my-store --host 0.0.0.0 --auth-token-file token.txt
+  mlrs-db server --store my-store --allowed-hosts mlflow.example.org   # behind a proxy
+
+In Python, or as MLFLOW_TRACKING_URI:
+  mlflow.set_tracking_uri(\"http://127.0.0.1:5000\")
+
+/health, /version and /metrics (Prometheus) are for machines.";
+
 pub(super) const COMPLETIONS: &str = "\
 EXAMPLES:
   mlrs-db completions bash > ~/.local/share/bash-completion/completions/mlrs-db

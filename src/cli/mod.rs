@@ -27,6 +27,7 @@ mod runs;
 mod safekeeping;
 #[cfg(test)]
 mod samples;
+mod server_verb;
 mod shell;
 mod table;
 mod tail;
@@ -168,6 +169,7 @@ fn answer(
         Verb::Repair(args) => safekeeping::repair(out, path, args),
         Verb::Backup(args) => safekeeping::backup(out, path, args),
         Verb::Merge(args) => safekeeping::merge(out, path, args),
+        Verb::Server(args) => server_verb::serve(out, path, args),
         Verb::Init(_) | Verb::Completions(_) | Verb::Man(_) => Ok(()),
     }
 }

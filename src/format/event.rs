@@ -154,6 +154,8 @@ impl Field {
     pub const METADATA: Self = Self(46);
     /// Bytes, keyed by assessment id: what was said of it, as names and texts. `Absent` is a deleted one. (trace)
     pub const ASSESSMENT: Self = Self(47);
+    /// Bytes, keyed by span id: what a span is and which blob has all of it, as names and texts. (trace)
+    pub const SPAN: Self = Self(48);
 
     /// Integer: live records of the writer below this sequence are in frames that others wrote (recovery) or folded
     /// (compaction); of several events the greatest number counts. (writer)

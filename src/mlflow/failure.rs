@@ -67,6 +67,19 @@ struct Body<'a> {
     error_class: Option<&'static str>,
 }
 
+impl Answer {
+    /// An error in MLflow's shape, for what whoever carries the protocol has to refuse by itself.
+    pub fn error(status: u16, error_code: &'static str, message: &str) -> Self {
+        let body = Body { error_code, message, sqlstate: None, error_class: None };
+        Self { status, body: serde_json::to_vec(&body).unwrap_or_else(|_| b"{}".to_vec()) }
+    }
+
+    /// What a failure of the store is answered with.
+    pub fn of_error(error: Error) -> Self {
+        Failure::from(error).answer()
+    }
+}
+
 impl Failure {
     pub(super) fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), status: None }

@@ -5,8 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Door;
 use super::answer::{LoggedModelAnswer, done, json, status_name};
-use super::artifacts::{listed, safe_path};
+use super::artifacts::{listed, model_folder, relative_list, safe_path};
 use super::experiments;
 use super::failure::Failure;
 use super::log_batch::python_repr;
@@ -136,7 +137,11 @@ fn artifacts(call: &Call<'_>) -> Answered {
     let path = safe_path(params.fields().text_or_empty("artifact_directory_path")?)?;
     let model = call.store().get_logged_model(call.captured(0))?;
     let root = call.door().locations(call.store()).of_model(&model);
-    listed(Some(&root), &call.store().list_logged_model_artifacts(call.captured(0), &path)?)
+    if call.door() == Door::Files {
+        return listed(Some(&root), &call.store().list_logged_model_artifacts(call.captured(0), &path)?);
+    }
+    let folder = model_folder(call, call.captured(0), &root)?;
+    listed(Some(&root), &relative_list(call, &folder, &path)?)
 }
 
 /// Adds a version of a registered model to those that the tag of its logged model lists, where that is in this store.

@@ -95,6 +95,11 @@ impl Protocol {
         &self.store
     }
 
+    /// Runs that are held open for logging, at present.
+    pub fn open_runs(&self) -> usize {
+        self.open_runs.len()
+    }
+
     /// Answers one request. `path` is what stands in the request line: percent-encoded, with the query; it starts with
     /// `/api/` or `/ajax-api/`. The body of a GET may hold what its query would.
     pub fn answer(&self, method: &str, path: &str, body: &[u8]) -> Answer {

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use crate::error::Result;
 use crate::store::{Run, Store};
 
-/// Handles held at a time; the least recently checked half goes when there are more.
-const RUNS_MAX: usize = 4_096;
+/// Handles held at a time; the least recently checked half goes when there are more. A handle with a few series takes
+/// some 5 KB, and opening it again well under a millisecond.
+const RUNS_MAX: usize = 1_024;
 /// How long a look at a run's lifecycle counts.
 const CHECKED_FOR: Duration = Duration::from_secs(1);
 
@@ -24,6 +25,11 @@ pub(super) struct OpenRuns {
 impl OpenRuns {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Run, Instant)>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
     }
 
     /// The run with this id, to log to.

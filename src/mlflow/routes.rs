@@ -161,7 +161,7 @@ fn refuse(call: &Call<'_>) -> Answered {
 }
 
 /// What stands at the `<...>` of a pattern, if the path fits.
-fn capture(pattern: &str, path: &str) -> Option<Vec<String>> {
+pub(super) fn capture(pattern: &str, path: &str) -> Option<Vec<String>> {
     let mut captured = Vec::new();
     let mut rest = Some(path);
     for part in pattern.split('/') {

@@ -93,6 +93,10 @@ fn update(call: &Call<'_>) -> Answered {
     let run = call.protocol.open_runs.get(call.store(), id)?;
     run.update(status, end_ms, name)?;
     let data = run.data()?;
+    if matches!(status, Some(RunStatus::Finished | RunStatus::Failed | RunStatus::Killed)) {
+        // Whoever logs to it once more opens it once more.
+        call.protocol.open_runs.close(Some(id));
+    }
     let artifact_uri = call.door().locations(call.store()).of(&data)?.into_owned();
     #[derive(Serialize)]
     struct Updated<'a> {

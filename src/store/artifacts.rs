@@ -51,8 +51,12 @@ pub(crate) fn relative(path: &str) -> Result<PathBuf> {
 const PART: &str = "part-";
 
 /// Where an artifact is written before it has its name.
-fn aside(target: &Path) -> Result<PathBuf> {
-    Ok(target.with_extension(format!("{PART}{}", Uid::random()?)))
+pub(super) fn aside(target: &Path) -> Result<PathBuf> {
+    // With what is put behind it a name must not become too long for the file system.
+    const STEM_CHARACTERS_MAX: usize = 50;
+    let stem = target.file_stem().unwrap_or_default().to_string_lossy();
+    let stem = crate::catalog::rules::truncated(&stem, STEM_CHARACTERS_MAX);
+    Ok(target.with_file_name(format!("{stem}.{PART}{}", Uid::random()?)))
 }
 
 /// Whether a file is an artifact that somebody is writing, or was when it was killed.
@@ -147,8 +151,7 @@ pub(super) fn place(
     let aside = aside(target)?;
     let placed = write(&aside).and_then(|file| {
         let _lock = file.try_lock().ok().flatten();
-        file.sync_data().map_err(|e| Error::failed_sync(&aside, e))?;
-        vfs.rename(&aside, target).map_err(|e| Error::io("rename", &aside, e))
+        settle(vfs, file.as_ref(), &aside, target)
     });
     placed.inspect_err(|_| {
         // Not necessarily there.
@@ -156,8 +159,14 @@ pub(super) fn place(
     })
 }
 
+/// Syncs a file that was written aside and gives it its name.
+pub(super) fn settle(vfs: &dyn Vfs, file: &dyn VfsFile, aside: &Path, target: &Path) -> Result<()> {
+    file.sync_data().map_err(|e| Error::failed_sync(aside, e))?;
+    vfs.rename(aside, target).map_err(|e| Error::io("rename", aside, e))
+}
+
 /// Makes the name of a file or folder durable.
-fn sync_folder_of(vfs: &dyn Vfs, path: &Path) -> Result<()> {
+pub(super) fn sync_folder_of(vfs: &dyn Vfs, path: &Path) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     vfs.sync_dir(folder).map_err(|e| Error::failed_sync(folder, e))
 }
@@ -285,7 +294,7 @@ impl Store {
 
     /// The folder of somebody's artifacts. What was imported is inside the store although its URI is that of the tree
     /// it came from, so the folder inside the store comes first if it is there.
-    fn artifact_folder(&self, owner: &ArtifactOwner) -> Result<PathBuf> {
+    pub(super) fn artifact_folder(&self, owner: &ArtifactOwner) -> Result<PathBuf> {
         let inside = self.inner().experiment_artifact_dir(owner.experiment).join(&owner.inside);
         if self.inner().vfs.metadata(&inside).is_ok() {
             return Ok(inside);
@@ -301,7 +310,7 @@ impl Store {
         }
     }
 
-    fn run_artifacts(&self, run_id: &str) -> Result<ArtifactOwner> {
+    pub(super) fn run_artifacts(&self, run_id: &str) -> Result<ArtifactOwner> {
         let uid = self.inner().run_uid(run_id)?;
         let state = self.inner().held(Want::Entity(uid))?;
         let run = state.catalog.run(uid).ok_or_else(|| Error::not_found("run", run_id))?;
@@ -313,7 +322,7 @@ impl Store {
         })
     }
 
-    fn model_artifacts(&self, id: &str) -> Result<ArtifactOwner> {
+    pub(super) fn model_artifacts(&self, id: &str) -> Result<ArtifactOwner> {
         let uid = self.inner().logged_model_uid(id)?;
         let state = self.inner().held(Want::Entity(uid))?;
         let model = state.catalog.logged_model(uid).ok_or_else(|| Error::not_found("logged model", id))?;
@@ -380,6 +389,12 @@ impl Store {
             return Err(Error::invalid("an artifact needs a name"));
         }
         let target = self.artifact_folder(owner)?.join(relative);
+        self.make_folder_of(&target)?;
+        Ok(target)
+    }
+
+    /// Makes the folder of an artifact, durably.
+    pub(super) fn make_folder_of(&self, target: &Path) -> Result<()> {
         let (vfs, root) = (self.inner().vfs.as_ref(), &self.inner().root);
         if let Some(parent) = target.parent() {
             create_dirs_durably(vfs, parent)?;
@@ -389,7 +404,7 @@ impl Store {
                 sync_folder_of(vfs, folder)?;
             }
         }
-        Ok(target)
+        Ok(())
     }
 
     /// The path of an artifact in the file system, to read it.

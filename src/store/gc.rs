@@ -220,7 +220,12 @@ impl Inner {
     }
 
     /// Removes a file, or a folder with all it holds.
-    fn remove_tree(&self, path: &Path, dry_run: bool, removed: &mut Vec<(PathBuf, u64)>) -> Result<()> {
+    pub(super) fn remove_tree(
+        &self,
+        path: &Path,
+        dry_run: bool,
+        removed: &mut Vec<(PathBuf, u64)>,
+    ) -> Result<()> {
         let metadata = match self.vfs.metadata(path) {
             Ok(metadata) => Some(metadata),
             // A link that leads nowhere.

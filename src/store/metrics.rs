@@ -67,9 +67,9 @@ impl CachedRun {
     }
 }
 
-/// What was computed for runs, as long as their log stays the same. It never holds more than its maximum: what the log
-/// has overtaken makes room, and when all is current, further runs are computed anew each time. (Letting the oldest go
-/// would leave nothing for the next search of all runs, which asks in the same order.)
+/// What was computed for runs, as long as the log stays the same: what it has overtaken goes. It never holds more than
+/// its maximum: then further runs are computed anew each time. (Letting the oldest go would leave nothing for the next
+/// search of all runs, which asks in the same order.)
 #[derive(Debug)]
 pub(crate) struct MetricsCache {
     runs: HashMap<Uid, CachedRun>,
@@ -103,8 +103,9 @@ impl MetricsCache {
         let items = cached.items();
         let is_swept = self.swept.as_ref().is_some_and(|view| Arc::ptr_eq(view, &cached.view));
         // Once for each view: all that is left then is current, and looking at it again would cost a search of many
-        // runs the square of their number.
-        if self.items.saturating_add(items) > self.items_max && !is_swept {
+        // runs the square of their number. Not only where there is no room: an entry holds its view, and views are as
+        // large as the store, so one for each run that was looked at while others were logged would fill the memory.
+        if !is_swept {
             self.swept = Some(Arc::clone(&cached.view));
             self.runs.retain(|_, old| Arc::ptr_eq(&old.view, &cached.view));
             self.items = self.runs.values().map(CachedRun::items).sum();
@@ -350,6 +351,10 @@ mod tests {
         assert_eq!((held(&cache, &old), cache.items), (2, 8));
         cache.insert(uid(4), cached(&new));
         assert_eq!((held(&cache, &old), held(&cache, &new), cache.items), (0, 1, 4));
+        // Also where there is room for more: no look at one run keeps an old view.
+        let newest = Arc::new(View::default());
+        cache.insert(uid(0), cached(&newest));
+        assert_eq!((Arc::strong_count(&old), Arc::strong_count(&new)), (1, 1));
         // One run alone may be too much.
         let mut tiny = MetricsCache { items_max: 3, ..MetricsCache::default() };
         tiny.insert(uid(0), cached(&old));

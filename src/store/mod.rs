@@ -5,6 +5,7 @@
 //! writers, of this process or others. No logger, setting or thread pool is global (all that a process shares is the
 //! bookkeeping of `vfs` that makes `fork` safe), and no thread is left once the last handle is gone.
 
+mod artifact_files;
 mod artifacts;
 mod backup;
 mod change;
@@ -31,6 +32,7 @@ mod resume;
 mod runs;
 mod search;
 mod series;
+mod spans;
 pub(crate) mod state;
 mod stats;
 mod traces;
@@ -53,6 +55,7 @@ use crate::log::{LOG_DIR, LogReader, LogWriter, Medium, RecoverReport, Which, re
 use crate::query::snapshot::Snapshot;
 use crate::vfs::{PerProcess, Vfs};
 
+pub use artifact_files::{ArtifactFile, ArtifactUpload};
 pub use artifacts::ArtifactInfo;
 #[cfg(feature = "mlflow")]
 pub(crate) use artifacts::{append_to_uri, path_of_uri};

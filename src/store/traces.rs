@@ -1,7 +1,7 @@
 //! Traces: made by applications, tagged and judged by people and programs.
 //!
 //! Contract: starting a trace that is there adds to it. Deleting one is for good, as in MLflow; its files go with the
-//! next garbage collection of its experiment. The spans of a trace are a file of it, `traces.json`, as clients send it.
+//! next garbage collection of its experiment. Spans: see `spans`; those of older clients are a file, `traces.json`.
 
 use std::sync::Arc;
 
@@ -80,12 +80,7 @@ impl Store {
     pub fn start_trace(&self, trace: &TraceInfo) -> Result<Arc<TraceInfo>> {
         let inner = self.inner();
         let experiment_uid = inner.experiment_uid(&trace.experiment_id)?;
-        let uid = match inner.trace_uid(&trace.id) {
-            Ok(known) => known,
-            Err(Error::NotFound { .. }) => trace_uid(&trace.id)
-                .unwrap_or_else(|| Uid::derived("trace", &[experiment_uid.as_bytes(), trace.id.as_bytes()])),
-            Err(error) => return Err(error),
-        };
+        let uid = inner.uid_for_trace(experiment_uid, &trace.id)?;
         let assessments = trace.assessments.iter().cloned().map(completed).collect::<Result<Vec<_>>>()?;
         let new = TraceInfo { uid, experiment_uid, assessments, ..trace.clone() };
         let wants = [Want::Entity(experiment_uid), Want::Entity(uid)];
@@ -93,7 +88,7 @@ impl Store {
         self.trace(uid)
     }
 
-    fn trace(&self, uid: Uid) -> Result<Arc<TraceInfo>> {
+    pub(super) fn trace(&self, uid: Uid) -> Result<Arc<TraceInfo>> {
         let mut state = self.inner().current(Want::Entity(uid))?;
         let entity = state.catalog.trace(uid).cloned();
         let entity = entity.ok_or_else(|| Error::not_found("trace", format!("tr-{uid}")))?;

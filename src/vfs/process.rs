@@ -33,6 +33,18 @@ pub fn host_name() -> String {
     fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 
+/// Makes the allocator keep what many threads free in one or two places, where the next thread finds it. glibc's own
+/// way, a place for each of up to eight threads a core, took twice the memory in a server whose calls wander between
+/// threads. For programs, before they make threads; a library leaves its process alone. Nothing where there is no
+/// glibc.
+pub fn share_freed_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: sets a number of the allocator; no memory is passed.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
+}
+
 /// This process's id (in its own pid namespace).
 pub fn pid() -> u32 {
     std::process::id()

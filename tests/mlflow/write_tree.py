@@ -76,7 +76,10 @@ class Writer:
     def experiments(self):
         made = [self.client.create_experiment(name) for name in NAMES]
         # A name that could be an experiment's: MLflow refuses to list a tree with any other directory in it.
-        inside = self.client.create_experiment("own place", artifact_location=(self.dest / "elsewhere_1").as_uri())
+        # A level deeper than an experiment's runs: MLflow looks for a run by its id in every directory beside the
+        # experiments, in the order of the listing, and would take `elsewhere_1/<run id>` for the run itself.
+        place = self.dest / "elsewhere_1" / "artifacts"
+        inside = self.client.create_experiment("own place", artifact_location=place.as_uri())
         self.client.create_experiment("bucket", artifact_location="s3://some-bucket/a path")
         for key, value in [("team", self.word()), ("mlflow.note.content", "one\n\ntwo: 2\n"), ("a/b", ""), ("num", 7)]:
             self.client.set_experiment_tag(made[0], key, value)

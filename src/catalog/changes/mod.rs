@@ -28,6 +28,7 @@ mod inputs;
 mod logged_models;
 mod registry;
 mod runs;
+mod spans;
 mod traces;
 
 pub use experiments::{
@@ -50,6 +51,7 @@ pub use runs::{
     purge_run, restore_run, resume_run, set_run_tags, update_run,
 };
 
+pub use spans::log_spans;
 pub use traces::{
     assessment, delete_assessment, delete_trace_tag, put_assessment, set_trace_tag, start_trace,
 };

@@ -6,6 +6,7 @@ mod ask;
 mod live;
 mod log;
 mod pairs;
+mod server;
 mod trees;
 
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ pub(super) use ask::{
 };
 pub(super) use live::{RunsReap, Tail, Top};
 pub(super) use log::{InputFormat, Log};
+pub(super) use server::Server;
 pub(super) use trees::{Artifacts, Export, Import};
 
 /// The environment variable that names the store.
@@ -135,6 +137,9 @@ pub(super) enum Verb {
     /// Take in what other stores hold
     #[command(after_help = ex::MERGE)]
     Merge(Merge),
+    /// Serve the store to MLflow's clients and pages
+    #[command(after_help = ex::SERVER, long_about = ex::SERVER_ABOUT)]
+    Server(Server),
     /// Print a completion script for a shell
     #[command(after_help = ex::COMPLETIONS)]
     Completions(Completions),
@@ -169,6 +174,7 @@ impl Verb {
             | Self::Repair(_)
             | Self::Backup(_)
             | Self::Merge(_)
+            | Self::Server(_)
             | Self::Completions(_)
             | Self::Man(_) => return None,
         };
